@@ -1,0 +1,5 @@
+"""`python -m podidentity`."""
+
+from podidentity.cli import main
+
+main()

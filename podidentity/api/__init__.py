@@ -1,0 +1,1 @@
+"""The words of the project: small typed records, normalised IDs, wire shapes, errors. No I/O here."""

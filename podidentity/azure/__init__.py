@@ -1,0 +1,1 @@
+"""Azure: clouds and endpoints, identities of VMs and scale sets, Entra tokens, IMDS. It knows no Kubernetes."""

@@ -1,0 +1,1 @@
+"""`podidentity controller` (upstream: MIC): makes AzureAssignedIdentities and Azure follow the bindings."""

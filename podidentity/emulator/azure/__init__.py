@@ -1,0 +1,1 @@
+"""Azure as far as this project meets it: ARM, the Entra login host and IMDS over one in-memory state."""

@@ -1,0 +1,1 @@
+"""`podidentity demo`: the main job, end to end, on one machine."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API: client, informer cache with indexes, work queue. It knows no Azure and serves no HTTP."""

@@ -1,0 +1,1 @@
+"""The node agent: it stands between the pods of one node and the metadata service (upstream: NMI)."""

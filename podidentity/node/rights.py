@@ -1,0 +1,146 @@
+"""May this pod have a token now, and of which identity? The decision of the table in docs/answers.md, without I/O.
+
+Two things must agree: bindings and identities as they are now, and an AzureAssignedIdentity, by which the controller
+says that Azure has done its part. So a deleted binding counts at once, whether or not a controller runs.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from podidentity.api.identities import (
+    AssignedState,
+    AzureAssignedIdentity,
+    AzureIdentity,
+    AzureIdentityBinding,
+)
+from podidentity.api.meta import BINDING_LABEL, Key
+from podidentity.api.workloads import Pod
+from podidentity.node.refusal import Refusal, invalid
+from podidentity.node.request import Selector, SelectorKind
+
+
+class Awaited(Enum):
+    """What a request may be held for."""
+
+    BINDING = "binding"
+    """Something that binds the pod: it may come within seconds, or never."""
+    ASSIGNMENT = "assignment"
+    """Azure, which is at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Not now, perhaps soon; `reason` is for the pod's owner."""
+
+    awaited: Awaited
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known of one pod at one moment."""
+
+    pod: Pod
+    node: str
+    assigned: Iterable[AzureAssignedIdentity]
+    """Those that name this pod."""
+    bindings: Iterable[AzureIdentityBinding]
+    """Those whose selector equals the pod's label."""
+    identity_of: Callable[[Key], AzureIdentity | None]
+    namespaced: bool
+
+
+def decide(evidence: Evidence, selector: Selector | None) -> AzureAssignedIdentity | Pending | Refusal:
+    """Return the assignment to use, what to wait for, or the refusal."""
+    pod = evidence.pod
+    if not pod.binding_label:
+        return invalid(f"Identity not found: the pod {pod.key} has no label {BINDING_LABEL}")
+    if selector is not None and selector.kind is SelectorKind.OBJECT_ID:
+        return invalid("object_id cannot be matched to an AzureIdentity: use client_id or msi_res_id")
+    bound = _bound(evidence)
+    assigned = [it for it in evidence.assigned if it.identity.key in bound and _counts(evidence, it)]
+    chosen = [it for it in assigned if _selected(it.identity, selector)]
+    if chosen:
+        order = {key: place for place, key in enumerate(bound)}
+        first = min(chosen, key=lambda it: (order[it.identity.key], not it.usable, it.key))
+        return first if first.usable else _under_way(pod, first.identity, since=first.metadata.creation_timestamp)
+    expected = [it for it in bound.values() if _selected(it, selector)]
+    if expected:
+        return _under_way(pod, expected[0])
+    if selector is not None and bound:
+        return invalid(f"Identity not found: no identity with {selector} is bound to the pod {pod.key}")
+    return Pending(Awaited.BINDING, _missing_words(evidence))
+
+
+def _bound(evidence: Evidence) -> dict[Key, AzureIdentity]:
+    """Return what the pod's bindings lead to by the identity's key: the heaviest first, then by the binding's name."""
+    found: dict[Key, AzureIdentity] = {}
+    for binding in sorted(evidence.bindings, key=lambda it: (-it.weight, it.key)):
+        identity = None if binding.problem else evidence.identity_of(binding.identity_key)
+        if identity is not None and not identity.problem and _may_serve(evidence, identity):
+            found.setdefault(identity.key, identity)
+    return found
+
+
+def _counts(evidence: Evidence, assigned: AzureAssignedIdentity) -> bool:
+    return (
+        not assigned.metadata.terminating
+        and not assigned.problem
+        and assigned.state is not AssignedState.UNASSIGNED
+        and assigned.pod == evidence.pod.key
+        and assigned.node == evidence.node
+        and _may_serve(evidence, assigned.identity)
+    )
+
+
+def _may_serve(evidence: Evidence, identity: AzureIdentity) -> bool:
+    """Whether namespaces allow it."""
+    confined = evidence.namespaced or identity.namespaced
+    return not confined or identity.metadata.namespace == evidence.pod.metadata.namespace
+
+
+def _selected(identity: AzureIdentity, selector: Selector | None) -> bool:
+    if selector is None:
+        return True
+    named = identity.client_id if selector.kind is SelectorKind.CLIENT_ID else identity.resource_id
+    return bool(named) and named == selector.value
+
+
+def _under_way(pod: Pod, identity: AzureIdentity, since: str | None = None) -> Pending:
+    own = identity.metadata.namespace == pod.metadata.namespace
+    words = f"the identity {identity.metadata.name}" if own else "an identity of another namespace"
+    words += " is bound, and its assignment in Azure is under way"
+    return Pending(Awaited.ASSIGNMENT, f"{words} since {since}" if since else words)
+
+
+def _missing_words(evidence: Evidence) -> str:
+    """Say why nothing is bound, naming only objects of the pod's own namespace."""
+    pod, label = evidence.pod, evidence.pod.binding_label
+    bindings = sorted(evidence.bindings, key=lambda it: it.key)
+    if not bindings:
+        return f"no AzureIdentityBinding has the selector {label!r} of the pod {pod.key}"
+    for binding in bindings:
+        if binding.metadata.namespace == pod.metadata.namespace and (words := _flaw(evidence, binding)):
+            return words
+    if any(_leads_somewhere(evidence, binding) for binding in bindings):
+        return f"identities serve pods of their own namespace only; {label!r} binds none of {pod.metadata.namespace}"
+    return f"an AzureIdentityBinding with the selector {label!r} exists, but its AzureIdentity is missing or invalid"
+
+
+def _leads_somewhere(evidence: Evidence, binding: AzureIdentityBinding) -> bool:
+    identity = None if binding.problem else evidence.identity_of(binding.identity_key)
+    return identity is not None and not identity.problem
+
+
+def _flaw(evidence: Evidence, binding: AzureIdentityBinding) -> str:
+    """Say why a binding of the pod's own namespace leads nowhere; empty when it does not."""
+    name = f"the AzureIdentityBinding {binding.metadata.name}"
+    if binding.problem:
+        return f"{name} cannot be used: {binding.problem}"
+    identity = evidence.identity_of(binding.identity_key)
+    if identity is None:
+        return f"{name} names the AzureIdentity {binding.azure_identity}, which does not exist"
+    if identity.problem:
+        return f"the AzureIdentity {identity.metadata.name} cannot be used: {identity.problem}"
+    return ""
