@@ -5,6 +5,7 @@ Source: go-autorest's `azure.Environment`, whose names and JSON file (`AZURE_ENV
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -69,12 +70,17 @@ class _EnvironmentFile(msgspec.Struct, frozen=True, rename="camel"):
     token_audience: str = ""
 
 
+_ALIASES = {"azurecloud": "azurepubliccloud", "azureusgovernment": "azureusgovernmentcloud", "": "azurepubliccloud"}
+"""go-autorest takes these names as well."""
+
+
 def find_cloud(name: str, environment_file: str) -> Cloud:
     """Return the cloud of that name (empty: the public one); AzureStackCloud is read from the file."""
-    if name.lower() == STACK.lower():
+    folded = name.lower()
+    if folded == STACK.lower():
         return _from_file(environment_file)
     try:
-        return CLOUDS[name.lower() or "azurepubliccloud"]
+        return CLOUDS[_ALIASES.get(folded, folded)]
     except KeyError:
         known = ", ".join([*(cloud.name for cloud in CLOUDS.values()), STACK])
         raise ConfigurationError(f"the cloud {name!r} is not known; known are {known}") from None
@@ -84,10 +90,12 @@ def _from_file(path: str) -> Cloud:
     if not path:
         raise ConfigurationError(f"the cloud is {STACK}, but {ENVIRONMENT_FILE} names no file with its endpoints")
     try:
-        file = msgspec.json.decode(Path(path).read_bytes(), type=_EnvironmentFile)
+        written = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
+        # Go's decoder, for which these files are made, takes null for an empty text.
+        file = msgspec.convert({k: v for k, v in written.items() if v is not None}, _EnvironmentFile)
     except OSError as error:
         raise ConfigurationError(f"{ENVIRONMENT_FILE}={path} cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{ENVIRONMENT_FILE}={path} is no environment file: {error}") from error
     return Cloud(
         name=file.name,

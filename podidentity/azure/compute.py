@@ -6,6 +6,7 @@ Only the `identity` block is ever sent (a PATCH): upstream's full updates lost o
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -32,6 +33,8 @@ _OPERATION_SECONDS = 20 * 60.0
 _CONNECTIONS = 32
 """At once to ARM, for all targets together."""
 _DELETING = "deleting"
+_GONE = {"ResourceNotFound", "ResourceGroupNotFound"}
+"""Codes of a 404 that are about the machine. Others mean that we ask wrongly, or may not see the subscription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ def _translated(error: Exception, target: Target) -> AzureError:
         return ArmUnreachable(f"{target}: {error}")
     code = error.error.code if error.error and error.error.code else ""
     message = error.error.message if error.error and error.error.message else error.message
-    status = error.status_code or 0
-    cls = TargetGone if status == 404 else ArmError  # noqa: PLR2004
+    answered = error.status_code or 0
+    status = answered if answered >= HTTPStatus.BAD_REQUEST else 0
+    cls = TargetGone if status == HTTPStatus.NOT_FOUND and code in _GONE else ArmError
     return cls(status, str(code), f"{target}: {message}", retry_after(error))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -43,20 +44,28 @@ def load(path: str, environment: Mapping[str, str]) -> AzureConfig:
 
 def _read(path: str) -> _File:
     try:
-        parsed = yaml.safe_load(Path(path).read_bytes())
+        parsed = _parsed(Path(path).read_bytes())
     except OSError as error:
         raise ConfigurationError(f"--cloudconfig {path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""  # the text itself may hold the secret
         raise ConfigurationError(f"--cloudconfig {path} is neither JSON nor YAML{place}") from None
+    if not isinstance(parsed, dict):
+        raise ConfigurationError(f"--cloudconfig {path} is no azure.json: it is no object")
+    # Only these keys count; the cloud provider's file has dozens of others, of every type.
+    known = {name: parsed[name] for name in _File.__struct_encode_fields__ if parsed.get(name) is not None}
     try:
-        # Only these keys count; the cloud provider's file has dozens of others, of every type.
-        known = {name: value for name, value in dict(parsed or {}).items() if value is not None}
         return msgspec.convert(known, _File, strict=False)
-    except (msgspec.ValidationError, TypeError, ValueError) as error:
-        detail = str(error) if isinstance(error, msgspec.ValidationError) else "it is no object"
-        raise ConfigurationError(f"--cloudconfig {path} is no azure.json: {detail}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"--cloudconfig {path} is no azure.json: {error}") from None
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)  # first: JSON may be indented with tabs, which YAML forbids
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return yaml.safe_load(data)
 
 
 def _from_environment(environment: Mapping[str, str]) -> _File:
@@ -83,7 +92,7 @@ def _checked(file: _File, source: str, environment: Mapping[str, str]) -> AzureC
         return config
     needed = {
         "tenantId (TENANT_ID)": config.tenant_id,
-        "aadClientId (CLIENT_ID)": config.client_id.replace(_PLACEHOLDER, "") and config.client_id,
+        "aadClientId (CLIENT_ID)": "" if config.client_id == _PLACEHOLDER else config.client_id,
         "aadClientSecret (CLIENT_SECRET)": config.client_secret,
     }
     if missing := [name for name, value in needed.items() if not value]:

@@ -23,12 +23,16 @@ class AzureError(PodIdentityError):
 
 
 class ArmError(AzureError):
-    """ARM refused, by its answer or inside the result of a long-running operation (then `status` is 0)."""
+    """ARM refused, by its answer or inside the result of a long-running operation (then `status` is 0).
+
+    `message` is whole, for whoever looks for names in it.
+    """
 
     def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{code or status}: {message}"[:_LONGEST_MESSAGE])
         self.status = status
         self.code = code
+        self.message = message
         self.retry_after = retry_after
 
 

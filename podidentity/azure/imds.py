@@ -1,5 +1,7 @@
 """The client of the real IMDS: one call to its token endpoint, built from parts, never a forwarded path."""
 
+from typing import Annotated
+
 import aiohttp
 import msgspec
 
@@ -13,7 +15,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=2.0)
 class _Answer(msgspec.Struct, frozen=True):
     """IMDS writes numbers as texts; a tolerant reader takes both."""
 
-    access_token: str
+    access_token: Annotated[str, msgspec.Meta(min_length=1)]
     resource: str
     expires_on: int
     not_before: int = 0
@@ -59,7 +61,7 @@ class ImdsClient:
 def _token(body: bytes) -> Token:
     try:
         answer = msgspec.json.decode(body, type=_Answer, strict=False)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ImdsUnreachable(f"IMDS answered 200 with something that is no token: {error}") from None
     return Token(
         access_token=answer.access_token,
@@ -74,7 +76,7 @@ def _token(body: bytes) -> Token:
 def _refusal(status: int, body: bytes, retry_after: str) -> TokenRefused:
     try:
         said = msgspec.json.decode(body, type=_Refusal)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         said = _Refusal(error="unknown_error", error_description="IMDS gave no reason")
     return TokenRefused(
         status, said.error, said.error_description, float(retry_after) if retry_after.isdigit() else None

@@ -20,6 +20,7 @@ _VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 def tls_context() -> ssl.SSLContext:
     """Return a client context with all CAs that the environment names."""
     context = ssl.create_default_context()
+    _add_system(context)
     for variable in _VARIABLES:
         path = os.environ.get(variable, "")
         if not path:
@@ -32,6 +33,15 @@ def tls_context() -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(f"{variable}={path} holds no usable CA certificates: {error}") from error
     return context
+
+
+def _add_system(context: ssl.SSLContext) -> None:
+    """Add the system's own CAs again: with SSL_CERT_FILE or SSL_CERT_DIR set, OpenSSL leaves them out."""
+    built_in = ssl.get_default_verify_paths()
+    if Path(built_in.openssl_cafile).is_file():
+        context.load_verify_locations(cafile=built_in.openssl_cafile)
+    if Path(built_in.openssl_capath).is_dir():
+        context.load_verify_locations(capath=built_in.openssl_capath)
 
 
 class _Adapter(HTTPAdapter):

@@ -88,8 +88,10 @@ class Agent:
             metrics=metrics,
         )
         lookup = LiveLookup(KubeClient(transport), settings.node)
-        issuer = Issuer(settings, cluster=self._cluster, lookup=lookup, tokens=tokens)
-        self.server = Server(issuer, metadata_header_required=settings.metadata_header_required, metrics=metrics)
+        self._issuer = Issuer(settings, cluster=self._cluster, lookup=lookup, tokens=tokens)
+        self.server = Server(
+            self._issuer, metadata_header_required=settings.metadata_header_required, metrics=metrics
+        )
         self._rules_hold = False
 
     def problem(self) -> str:
@@ -103,11 +105,14 @@ class Agent:
         return ""
 
     async def run(self) -> None:
-        """Follow the cluster and guard the rules, for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            for name, informer in self._cluster.informers.items():
-                tasks.create_task(informer.run(), name=f"informer {name}")
-            tasks.create_task(self._guard_rules(), name="rules")
+        """Follow the cluster and guard the rules, until cancelled; then nothing is held any more."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, informer in self._cluster.informers.items():
+                    tasks.create_task(informer.run(), name=f"informer {name}")
+                tasks.create_task(self._guard_rules(), name="rules")
+        finally:
+            self._issuer.close()
 
     async def _guard_rules(self) -> None:
         """Put the rules back whenever somebody takes or changes them; a failure is tried again, never fatal."""

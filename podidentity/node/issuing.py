@@ -58,6 +58,8 @@ class _Hold:
 
     patience: float
     refusal: Refusal
+    pod: Pod | None = None
+    """Whose request it is, where that is certain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +125,11 @@ class Issuer:
                 if look is None:
                     if await self._lookup.find(caller) is None:
                         raise not_yet(f"no pod that is known on this node is {caller}", _LAG)
-                elif isinstance(look, _Hold):
+                    continue
+                pod = _same(pod, look.pod)
+                if isinstance(look, _Hold):
                     await self._hold(look, started)
                 else:
-                    pod = _same(pod, look.pod)
                     identity = look.assigned.identity
                     if fetched and fetched[0] == identity:
                         return Issued(fetched[1], look.pod, look.assigned)
@@ -152,16 +155,16 @@ class Issuer:
         if isinstance(decision, Refusal):
             raise decision
         if isinstance(decision, Pending):
-            return self._pending(decision)
+            return self._pending(decision, pod)
         if decision.identity.type is not IdentityType.USER_ASSIGNED:
             raise Refusal(403, "unsupported_identity", "service principals are not served by this version")
         return _Right(pod, decision)
 
-    def _pending(self, pending: Pending) -> _Hold:
+    def _pending(self, pending: Pending, pod: Pod) -> _Hold:
         if pending.awaited is Awaited.ASSIGNMENT:
-            return _Hold(self._settings.assignment_wait, not_yet(pending.reason, _SOON))
+            return _Hold(self._settings.assignment_wait, not_yet(pending.reason, _SOON), pod)
         words = f"no identity is bound to this pod: {pending.reason}"
-        return _Hold(self._settings.unbound_wait, Refusal(404, "not_found", words))
+        return _Hold(self._settings.unbound_wait, Refusal(404, "not_found", words), pod)
 
     def _evidence(self, pod: Pod) -> Evidence:
         return Evidence(
@@ -204,11 +207,11 @@ class Issuer:
                 del self._waiting[caller]
 
 
-def _same(before: Pod | None, now: Pod) -> Pod:
+def _same(before: Pod | None, now: Pod | None) -> Pod | None:
     """Make sure that a request has the caller that it had, not a pod that got its address meanwhile."""
-    if before is not None and before.metadata.uid != now.metadata.uid:
+    if before is not None and now is not None and before.metadata.uid != now.metadata.uid:
         raise not_yet("the address of this request has gone to another pod", _LAG)
-    return now
+    return now or before
 
 
 def _refused(error: TokenRefused) -> Refusal:

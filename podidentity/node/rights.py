@@ -74,7 +74,7 @@ def decide(evidence: Evidence, selector: Selector | None) -> AzureAssignedIdenti
 
 
 def _bound(evidence: Evidence) -> dict[Key, AzureIdentity]:
-    """Return what the pod's bindings lead to by the identity's key: the heaviest first, then by the binding's name."""
+    """Return what the pod's bindings lead to, by the identity's key: the heaviest first, then by the name."""
     found: dict[Key, AzureIdentity] = {}
     for binding in sorted(evidence.bindings, key=lambda it: (-it.weight, it.key)):
         identity = None if binding.problem else evidence.identity_of(binding.identity_key)

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -130,7 +131,7 @@ class TokenService:
         if flight is None:
             flight = self._flights[key] = _Flight()
             flight.task = asyncio.create_task(self._fetch(key, flight), name="token fetch")
-            flight.task.add_done_callback(lambda task, flight=flight: self._landed(key, flight, task))
+            flight.task.add_done_callback(partial(self._landed, key, flight))
         return flight
 
     async def _fetch(self, key: TokenKey, flight: _Flight) -> Token:
