@@ -47,7 +47,7 @@ def _read(path: str) -> _File:
         parsed = _parsed(Path(path).read_bytes())
     except OSError as error:
         raise ConfigurationError(f"--cloudconfig {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""  # the text itself may hold the secret
         raise ConfigurationError(f"--cloudconfig {path} is neither JSON nor YAML{place}") from None
