@@ -46,7 +46,9 @@ def given(path: Path) -> Given:
         cluster = _self_contained(_named(config["clusters"], context["cluster"])["cluster"], path.parent)
         user = _self_contained(_named(config["users"], context["user"])["user"] or {}, path.parent)
         server = urlsplit(cluster["server"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
+    except yaml.YAMLError:
+        raise ConfigurationError(f"the kubeconfig {path} cannot be read: it is no YAML") from None
+    except (OSError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ConfigurationError(f"the kubeconfig {path} cannot be read: {type(error).__name__} {error}") from None
     if "exec" in user or "auth-provider" in user:
         raise ConfigurationError(

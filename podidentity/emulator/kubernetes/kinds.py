@@ -181,10 +181,19 @@ def _new_event_errors(obj: Object) -> Iterator[FieldError]:
     yield from _event_errors(obj)
 
 
+_PROTECTED = (".k8s.io", ".kubernetes.io")
+_APPROVAL = "api-approved.kubernetes.io"
+_APPROVAL_LINK = ", see https://github.com/kubernetes/enhancements/pull/1111"
+
+
 def _crd_errors(obj: Object) -> Iterator[FieldError]:
     name, spec = obj["metadata"]["name"], obj["spec"]
     if name != f"{spec['names'].get('plural')}.{spec.get('group')}":
         yield FieldError.invalid("metadata.name", f'"{name}"', 'must be spec.names.plural+"."+spec.group')
+    annotations = obj["metadata"].get("annotations") or {}
+    if obj["spec"]["group"].endswith(_PROTECTED) and not annotations.get(_APPROVAL):
+        message = f"protected groups must have approval annotation {_APPROVAL!r}"
+        yield FieldError.required(f"metadata.annotations[{_APPROVAL}]", message.replace("'", '"') + _APPROVAL_LINK)
     versions = spec.get("versions") or ()
     if sum(bool(version.get("storage")) for version in versions) != 1:
         yield FieldError.invalid("spec.versions", "[]", "must have exactly one version marked as storage version")
