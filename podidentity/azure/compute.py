@@ -5,7 +5,7 @@ Only the `identity` block is ever sent (a PATCH): upstream's full updates lost o
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -32,7 +32,7 @@ _OPERATION_SECONDS = 20 * 60.0
 """For a whole update: a minute as a rule; users saw 16. After this the target is read afresh and tried again."""
 _CONNECTIONS = 32
 """At once to ARM, for all targets together."""
-_DELETING = "deleting"
+_DELETING, _SETTLED = "deleting", "succeeded"
 _GONE = {"ResourceNotFound", "ResourceGroupNotFound"}
 """Codes of a 404 that are about the machine. Others mean that we ask wrongly, or may not see the subscription."""
 
@@ -47,11 +47,23 @@ class IdentitySet:
     """Client ID by resource ID of each user-assigned identity, in lower case. Empty client ID: Azure has lost it."""
     deleting: bool = False
     """The machine is on its way out: leave it alone."""
+    settled: bool = True
+    """Its last change succeeded. While one runs, and after one failed, ARM shows what is not in effect."""
 
     @property
     def user_assigned(self) -> frozenset[str]:
         """The resource IDs."""
         return frozenset(self.client_ids)
+
+    def without(self, identities: Collection[str]) -> "IdentitySet":
+        """Return the set less some identities."""
+        left = {it: client for it, client in self.client_ids.items() if it not in identities}
+        return replace(self, client_ids=left)
+
+    def changed(self, *, add: Iterable[str], remove: Collection[str]) -> "IdentitySet":
+        """Return the set after a change that succeeded; client IDs of additions are not known."""
+        left = self.without(remove).client_ids
+        return replace(self, client_ids=dict.fromkeys(add, "") | dict(left), settled=True)
 
 
 class Compute:
@@ -68,7 +80,7 @@ class Compute:
         operations = self._operations(target)
         try:
             async with asyncio.timeout(_READ_SECONDS):
-                machine = await operations.get(target.resource_group, target.name)
+                machine = await operations.get(target.resource_group, target.name, params=self._version)
         except (SdkError, TimeoutError, OSError) as error:
             raise _translated(error, target) from error
         return _identity_set(machine)
@@ -84,6 +96,7 @@ class Compute:
                     target.resource_group,
                     target.name,
                     body,
+                    params=self._version,
                     polling=PromptPolling(self._cloud.resource_manager),
                     cls=lambda *_: None,
                 )
@@ -103,6 +116,11 @@ class Compute:
             return client.virtual_machines
         return client.virtual_machine_scale_sets
 
+    @property
+    def _version(self) -> dict[str, str]:
+        """The query parameter, for each call: what the SDK's client is given as `api_version` it does not use."""
+        return {"api-version": self._cloud.compute_api}
+
     def _client(self, subscription: str) -> ComputeManagementClient:
         audience = scope(self._cloud.audience)
         return ComputeManagementClient(
@@ -110,7 +128,6 @@ class Compute:
             subscription,
             base_url=self._cloud.resource_manager,
             credential_scopes=[audience],
-            api_version=self._cloud.compute_api,
             transport=self._transport,
             # The SDK's own list would retry a 429 in silence and register resource providers for minutes: here the
             # worker of the target decides, and nobody gives the controller the right to register anything.
@@ -155,6 +172,7 @@ def _identity_set(machine: Any) -> IdentitySet:
         kind=_text(identity.type) if identity else "None",
         client_ids={name.lower(): (value.client_id or "").lower() if value else "" for name, value in users.items()},
         deleting=state.lower() == _DELETING,
+        settled=state.lower() in {"", _SETTLED},
     )
 
 
@@ -173,4 +191,4 @@ def _translated(error: Exception, target: Target) -> AzureError:
     answered = error.status_code or 0
     status = answered if answered >= HTTPStatus.BAD_REQUEST else 0
     cls = TargetGone if status == HTTPStatus.NOT_FOUND and code in _GONE else ArmError
-    return cls(status, str(code), f"{target}: {message}", retry_after(error))
+    return cls(status, str(code), f"{target}: {message}", retry_after(error.response))

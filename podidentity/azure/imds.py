@@ -53,7 +53,7 @@ class ImdsClient:
                 status, retry_after = answer.status, answer.headers.get("Retry-After", "")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ImdsUnreachable(f"IMDS does not answer: {str(error) or type(error).__name__}") from error
-        if status != 200:  # noqa: PLR2004
+        if status != 200:
             raise _refusal(status, body, retry_after)
         return _token(body)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
-from azure.core.polling.base_polling import LocationPolling, StatusCheckPolling
+from azure.core.polling.base_polling import BadStatus, LocationPolling, StatusCheckPolling
 from azure.mgmt.core.polling.arm_polling import AzureAsyncOperationPolling, BodyContentPolling
 from azure.mgmt.core.polling.async_arm_polling import AsyncARMPolling
 
@@ -51,11 +51,10 @@ class PromptPolling(AsyncARMPolling):
 
     async def request_status(self, status_link: str) -> Any:
         """Poll once; the URL came in a header, and the token goes with the request."""
-        host = urlsplit(status_link).netloc.lower()
-        if host != self._host and not host.endswith("." + self._host):
-            raise ArmError(
-                0, "UnexpectedHost", f"an operation is to be followed at {host}, which is not {self._host}"
-            )
+        link = urlsplit(status_link.lower())
+        if link.scheme != "https" or not f".{link.netloc}".endswith(f".{self._host}"):
+            place = f"{link.scheme}://{link.netloc}"
+            raise ArmError(0, "UnexpectedHost", f"an operation is to be followed at {place}, not {self._host}")
         return await super().request_status(status_link)
 
     async def update_status(self) -> None:
@@ -64,15 +63,23 @@ class PromptPolling(AsyncARMPolling):
             await super().update_status()
         except (ServiceRequestError, ServiceResponseError) as error:
             _log.warning("arm_poll_failed", error=str(error))
-        except HttpResponseError as error:
-            if error.status_code not in _RETRIED:
+        except HttpResponseError as error:  # of the policies, for a body that is no JSON
+            if not self._passes(error.response):
                 raise
-            self._wish = retry_after(error) or 0.0
-            _log.warning("arm_poll_failed", status=error.status_code, retry_after=self._wish)
+        except BadStatus:
+            if not self._passes(self._pipeline_response.http_response):
+                raise
+
+    def _passes(self, answer: Any) -> bool:
+        """Whether a refused poll says nothing about the operation; remember how long ARM wants us to wait."""
+        if answer is None or answer.status_code not in _RETRIED:
+            return False
+        self._wish = retry_after(answer) or 0.0
+        _log.warning("arm_poll_failed", status=answer.status_code, retry_after=self._wish)
+        return True
 
 
-def retry_after(error: HttpResponseError) -> float | None:
+def retry_after(answer: Any) -> float | None:
     """Return the seconds that the service asked us to wait, if it did."""
-    headers = getattr(error.response, "headers", {})
-    value = headers.get("Retry-After", "")
+    value = getattr(answer, "headers", {}).get("Retry-After", "")
     return float(value) if value.isdigit() else None

@@ -7,7 +7,7 @@ stop: workers -> caches -> listeners, which answer probes to the end
 import asyncio
 import random
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from typing import Any
 
 import aiohttp
@@ -45,10 +45,8 @@ async def run(settings: ControllerSettings, stop: asyncio.Event) -> None:
     registry = CollectorRegistry()
     metrics = ControllerMetrics(registry)
     async with AsyncExitStack() as stack:
-        sockets = [
-            listen("0.0.0.0", settings.probe_port, flag="--http-probe-port"),
-            listen("0.0.0.0", settings.metrics_port, flag="--prometheus-port"),
-        ]
+        ports = {"--http-probe-port": settings.probe_port, "--prometheus-port": settings.metrics_port}
+        sockets = [stack.enter_context(closing(listen("0.0.0.0", port, flag=flag))) for flag, port in ports.items()]
         transport = await connect(settings.kubeconfig)
         stack.push_async_callback(transport.close)
         machines = await _machines(settings, stack)

@@ -6,7 +6,7 @@ Objects are matched by what they say, never by name, so those that MIC wrote are
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from podidentity.api.identities import AzureAssignedIdentity, AzureIdentity, AzureIdentityBinding
+from podidentity.api.identities import AssignedState, AzureAssignedIdentity, AzureIdentity, AzureIdentityBinding
 from podidentity.api.meta import Key
 from podidentity.api.workloads import Pod
 from podidentity.controller.desired import Match
@@ -42,9 +42,14 @@ def changes(pod: Pod | None, wanted: Mapping[Key, Match], existing: Iterable[Azu
 
 
 def outdated(assigned: AzureAssignedIdentity, pod: Pod, match: Match) -> bool:
-    """Whether a field that means something differs; a new label on an identity means nothing."""
+    """Whether a field that means something differs; a new label on an identity means nothing.
+
+    One that is Unassigned or unreadable was left by somebody who died in the middle of his work.
+    """
     return (
-        assigned.node != pod.spec.node_name
+        assigned.state is AssignedState.UNASSIGNED
+        or bool(assigned.problem)
+        or assigned.node != pod.spec.node_name
         or _substance(assigned.identity) != _substance(match.identity)
         or _terms(assigned.binding) != _terms(match.binding)
     )

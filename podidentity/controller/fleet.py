@@ -13,7 +13,7 @@ from podidentity.api.workloads import Node
 from podidentity.controller.ledger import Ledger
 from podidentity.controller.objects import state_patch
 from podidentity.controller.settings import ControllerSettings
-from podidentity.controller.worker import Machines, Worker, needs_machine
+from podidentity.controller.worker import Machines, Worker
 from podidentity.kube.backoff import Backoff
 from podidentity.kube.client import KubeClient
 from podidentity.kube.errors import KubernetesError, NotFound
@@ -57,9 +57,7 @@ class Fleet:
         assigned.add_handler(self._assigned_changed)
 
     async def run(self) -> None:
-        """Visit all targets that we know of, then write the states that the workers ask for, for ever."""
-        for node in self._nodes:
-            self._wake(node.target)
+        """Write the states that the workers ask for, for ever, and visit the targets that only our records know."""
         for number in range(self._settings.workers):
             self._tasks.create_task(self._marks.work(self._mark_assigned), name=f"mark assigned {number}")
         await self._visit_recorded()
@@ -98,7 +96,7 @@ class Fleet:
                 settings=self._settings,
                 machines=self._machines,
                 ledger=self._ledger,
-                users=self._users,
+                objects=self._objects,
                 mark=lambda assigned: self._marks.add(assigned.key),
                 may_remove=lambda: self._may_remove,
                 metrics=self._metrics,
@@ -121,12 +119,12 @@ class Fleet:
         for node in {it.node for it in (change.old, change.new) if it}:
             if worker := self.worker_of(node):
                 if change.new is not None:
-                    worker.settle(change.key)
+                    worker.settle(change.key, change.new.identity.resource_id)
                 worker.wake()
 
-    def _users(self, target: Target) -> list[AzureAssignedIdentity]:
+    def _objects(self, target: Target) -> list[AzureAssignedIdentity]:
         nodes = self._nodes.by("target", target)
-        return [it for node in nodes for it in self._assigned.by("node", node.metadata.name) if needs_machine(it)]
+        return [it for node in nodes for it in self._assigned.by("node", node.metadata.name)]
 
     async def _mark_assigned(self, key: Key) -> None:
         """Write the state, unless the object or the target changed meanwhile."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from podidentity.api.identities import (
     API_VERSION,
+    BEHAVIOR_ANNOTATION,
     FINALIZER,
     NODE_LABEL,
     AssignedState,
@@ -50,7 +51,8 @@ def assigned_body(name: str, pod: Pod, match: Match, state: AssignedState) -> di
 
 def assigned_patch(pod: Pod, match: Match, state: AssignedState) -> dict[str, Any]:
     """Return the merge patch that brings an existing object up to date."""
-    return {"metadata": {"labels": {NODE_LABEL: None, **_node_label(pod)}}, **_content(pod, match, state)}
+    labels = {NODE_LABEL: None, **_node_label(pod), MANAGED_BY: OURS}
+    return {"metadata": {"labels": labels}, **_content(pod, match, state)}
 
 
 def state_patch(state: AssignedState) -> dict[str, Any]:
@@ -126,5 +128,6 @@ def _metadata(meta: Meta) -> dict[str, Any]:
         "namespace": meta.namespace,
         "uid": meta.uid,
         "resourceVersion": meta.resource_version,
-        "annotations": meta.annotations,
+        # The one that means something. By merge patch, the others could be added to but never taken away.
+        "annotations": {BEHAVIOR_ANNOTATION: meta.annotation(BEHAVIOR_ANNOTATION)},
     }

@@ -4,6 +4,7 @@ Every event only marks the keys of the pods that it can matter to; a worker then
 """
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 
 import structlog
@@ -21,10 +22,10 @@ from podidentity.api.workloads import Pod
 from podidentity.controller.changes import changes
 from podidentity.controller.desired import Match, desired
 from podidentity.controller.fleet import Fleet
-from podidentity.controller.objects import assigned_body, assigned_name, assigned_patch
+from podidentity.controller.objects import MANAGED_BY, OURS, assigned_body, assigned_name, assigned_patch
 from podidentity.controller.settings import ControllerSettings
 from podidentity.kube.client import KubeClient
-from podidentity.kube.errors import KubernetesError, NotFound
+from podidentity.kube.errors import NotFound
 from podidentity.kube.informer import Informer
 from podidentity.kube.resources import ASSIGNED_IDENTITIES
 from podidentity.kube.store import Change
@@ -86,29 +87,29 @@ class Reconciler:
             return
         for assigned, match in todo.update:
             await self._update(assigned, pod, match)
+        freed = {it.key for it in todo.release + todo.delete if {FINALIZER}.issuperset(it.metadata.finalizers or ())}
         for match in todo.create:
-            await self._create(pod, match)
+            await self._create(pod, match, freed)
 
-    async def _create(self, pod: Pod, match: Match) -> None:
-        name = assigned_name(pod.key, match, lambda taken: self._assigned.get(taken) is None)
+    async def _create(self, pod: Pod, match: Match, freed: Collection[Key]) -> None:
+        name = assigned_name(pod.key, match, lambda taken: taken in freed or self._assigned.get(taken) is None)
         key = Key(match.namespace, name)
+        # Whatever becomes of this call, its answer may be lost: the reservation ends with the object or by itself.
         state = self._state(key, pod, match)
-        try:
-            await self._client.create(ASSIGNED_IDENTITIES, match.namespace, assigned_body(name, pod, match, state))
-        except KubernetesError:
-            self._settle(key, pod)
-            raise
+        await self._client.create(ASSIGNED_IDENTITIES, match.namespace, assigned_body(name, pod, match, state))
         self._metrics.additions.inc()
         _log.info("assigned_identity_created", name=str(key), pod=str(pod.key), state=state.value)
 
     async def _update(self, assigned: AzureAssignedIdentity, pod: Pod, match: Match) -> None:
-        state = self._state(assigned.key, pod, match)
+        await self._taken_over(assigned)
+        state = self._next_state(assigned, pod, match)
         await self._client.patch(ASSIGNED_IDENTITIES, assigned.key, assigned_patch(pod, match, state))
         self._metrics.updates.inc()
         _log.info("assigned_identity_updated", name=str(assigned.key), pod=str(pod.key), state=state.value)
 
     async def _delete(self, assigned: AzureAssignedIdentity) -> None:
         """Delete, then drop the finalizer: from the first moment on, no node agent issues a token on it."""
+        await self._taken_over(assigned)
         try:
             await self._client.delete(ASSIGNED_IDENTITIES, assigned.key, uid=assigned.metadata.uid)
             await self._release(assigned)
@@ -119,6 +120,7 @@ class Reconciler:
 
     async def _release(self, assigned: AzureAssignedIdentity) -> None:
         """Let a deleted object go."""
+        await self._taken_over(assigned)
         others = [it for it in assigned.metadata.finalizers or () if it != FINALIZER]
         patch = {"metadata": {"finalizers": others or None, "uid": assigned.metadata.uid}}
         with suppress(NotFound):
@@ -132,9 +134,20 @@ class Reconciler:
         present = worker is not None and worker.reserve(key, match.identity.resource_id)
         return AssignedState.ASSIGNED if present else AssignedState.CREATED
 
-    def _settle(self, key: Key, pod: Pod) -> None:
-        if worker := self._fleet.worker_of(pod.spec.node_name):
-            worker.settle(key)
+    def _next_state(self, assigned: AzureAssignedIdentity, pod: Pod, match: Match) -> AssignedState:
+        """Keep the state of an object that stays on its node with its identity: its pod goes on getting tokens."""
+        kept, wanted = assigned.identity, match.identity
+        stays = (kept.type, kept.resource_id, assigned.node) == (wanted.type, wanted.resource_id, pod.spec.node_name)
+        if stays and assigned.usable:
+            return AssignedState.ASSIGNED
+        return self._state(assigned.key, pod, match)
+
+    async def _taken_over(self, assigned: AzureAssignedIdentity) -> None:
+        """Wait, with an object of MIC, until the worker has on record that its identity is ours to remove."""
+        if assigned.metadata.label(MANAGED_BY) == OURS:
+            return
+        if worker := self._fleet.worker_of(assigned.node):
+            await worker.taken_over()
 
     def _binding_changed(self, change: Change[AzureIdentityBinding]) -> None:
         for binding in (change.old, change.new):

@@ -8,6 +8,7 @@ PATCH carries all of it. An identity that is known to be there already needs no 
 import asyncio
 import random
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -17,10 +18,11 @@ from podidentity.api.identities import AssignedState, AzureAssignedIdentity, Ide
 from podidentity.api.ids import Target, TargetKind
 from podidentity.api.meta import Key
 from podidentity.azure.compute import IdentitySet
-from podidentity.azure.errors import TargetGone
+from podidentity.azure.errors import ArmError, TargetGone
 from podidentity.controller.ledger import Ledger
 from podidentity.controller.objects import MANAGED_BY, OURS
 from podidentity.controller.plan import Plan, Situation, plan
+from podidentity.controller.refused import Refused, blamed
 from podidentity.controller.settings import ControllerSettings
 from podidentity.kube.backoff import Backoff, BackoffSettings
 from podidentity.telemetry.metrics import ControllerMetrics
@@ -33,6 +35,7 @@ _DELETING_PAUSE = 60.0
 _RESERVATION = 60.0
 """Seconds after which a reservation ends by itself: the watch shows a new object within a fraction of one."""
 _NONE: frozenset[str] = frozenset()
+_NOTHING = IdentitySet(kind="None", client_ids={})
 
 
 class Machines(Protocol):
@@ -52,8 +55,8 @@ class Machines(Protocol):
 class Worker:
     """One target.
 
-    `users` returns the AzureAssignedIdentities that want something on the target; `mark` takes those that are to
-    become Assigned; `may_remove` says whether the cluster is known well enough to take anything off.
+    `objects` returns the AzureAssignedIdentities of the target; `mark` takes those that are to become Assigned;
+    `may_remove` says whether the cluster is known well enough to take anything off.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Worker:
         settings: ControllerSettings,
         machines: Machines,
         ledger: Ledger,
-        users: Callable[[Target], list[AzureAssignedIdentity]],
+        objects: Callable[[Target], list[AzureAssignedIdentity]],
         mark: Callable[[AzureAssignedIdentity], None],
         may_remove: Callable[[], bool],
         metrics: ControllerMetrics,
@@ -73,126 +76,161 @@ class Worker:
         self._settings = settings
         self._machines = machines
         self._ledger = ledger
-        self._users = users
+        self._objects = objects
         self._mark = mark
         self._may_remove = may_remove
         self._metrics = metrics
+        self._rng = rng
         self._log = _log.bind(target=str(target))
         self._now = asyncio.get_running_loop().time
         self._wake = asyncio.Event()
         self._backoff = Backoff(self._now, rng, _RETRY)
         self._owned: frozenset[str] | None = None
         """What is ours to remove; None: not looked up yet."""
-        self._present: IdentitySet | None = None
-        """What is on the target as far as we know; None: read it first."""
-        self._leaving = _NONE
-        """What is being taken off: it counts as gone from the moment of the decision."""
+        self._recorded = asyncio.Event()
+        self._present = _NOTHING
+        """What is on the target and to stay, as far as we know: what is being taken off left it with the decision."""
+        self._in_effect = _NONE
+        """Of those, what a change that succeeded left there."""
+        self._must_read = True
+        """Whether to read the target before deciding anything on what we know."""
         self._reserved: dict[Key, tuple[str, float]] = {}
         self._unused_since: dict[str, float] = {}
+        self._refused = Refused(self._now, rng)
 
     def wake(self) -> None:
         """Look again soon."""
         self._wake.set()
 
+    async def taken_over(self) -> None:
+        """Wait until it is on record what MIC assigned here: before that, its objects are the only record."""
+        self.wake()
+        await self._recorded.wait()
+
     def reserve(self, assigned: Key, identity: str) -> bool:
         """Say that an AzureAssignedIdentity is about to exist; return whether its identity is on the target already.
 
-        Until `settle` the identity counts as in use and is not taken off.
+        Until `settle`, or for a minute, the identity counts as in use and is not taken off.
         """
         self._reserved[assigned] = (identity, self._now() + _RESERVATION)
         return self.holds(identity)
 
-    def settle(self, assigned: Key) -> None:
-        """End a reservation: the object is in the cache, or will never be."""
-        self._reserved.pop(assigned, None)
+    def settle(self, assigned: Key, identity: str) -> None:
+        """End a reservation: the object is in the cache, with the identity that was announced."""
+        if assigned in self._reserved and self._reserved[assigned][0] == identity:
+            del self._reserved[assigned]
 
     def holds(self, identity: str) -> bool:
-        """Whether an identity is known to be on the target, and to stay."""
-        return self._present is not None and identity in self._present.user_assigned - self._leaving
+        """Whether an identity is known to be on the target, in effect, and to stay."""
+        return identity in self._present.client_ids and identity in self._in_effect
 
     async def run(self) -> None:
         """Close the gap whenever woken, for ever."""
+        look_again: float | None = None
         while True:
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(look_again):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 look_again = await self._round()
             except Exception as error:  # noqa: BLE001 - whatever happens here concerns this target only
-                self._present = None
-                look_again = self._backoff.step(getattr(error, "retry_after", None))
-                unexpected = None if isinstance(error, PodIdentityError) else error
-                self._log.warning(
-                    "target_failed", error=str(error), retry_in=round(look_again, 1), exc_info=unexpected
-                )
-            if look_again is not None:
-                asyncio.get_running_loop().call_later(look_again, self._wake.set)
+                # Slept out whatever happens meanwhile: a busy cluster must not hammer an Azure that asked for a rest.
+                await asyncio.sleep(self._failed(error))
+                look_again = 0.0
+            else:
+                self._backoff = Backoff(self._now, self._rng, _RETRY)
+
+    def _failed(self, error: Exception) -> float:
+        self._must_read = True
+        wait = self._backoff.step(getattr(error, "retry_after", None))
+        unexpected = None if isinstance(error, PodIdentityError) else error
+        self._log.warning("target_failed", error=str(error), retry_in=round(wait, 1), exc_info=unexpected)
+        return wait
 
     async def _round(self) -> float | None:
         """Compare once and change at most once; return the seconds until it is worth to look again, if known."""
         if self._owned is None:
             self._owned = await self._take_over()
+            self._recorded.set()
         if not self._wanted() and not self._owned:
             return None
-        if self._present is None:
-            self._present = await self._read()
+        if self._must_read and not await self._look():
+            return _DELETING_PAUSE
         self._mark_assigned()
-        todo = self._plan(self._present)
-        if not (todo.add or todo.remove):
-            return None if todo.look_again_at is None else max(0.0, todo.look_again_at - self._now())
-        return await self._change(todo)
-
-    async def _change(self, todo: Plan) -> float:
-        """Bring the target one PATCH nearer to what is wanted; what we know may be old, so read it first."""
-        self._leaving = todo.remove
-        try:
-            present = await self._read()
-            if present.deleting:
-                return await self._leave_alone()
-            todo = self._plan(present)
-            self._present, self._leaving = present, todo.remove
-            if todo.add or todo.remove:
-                await self._own(self._owned | todo.add if self._owned else todo.add)
-                await self._patch(present, todo)
-        finally:
-            self._leaving = _NONE
-        self._mark_assigned()
-        await self._own((self._owned or _NONE) - todo.remove)
+        todo = self._plan()
+        if todo.empty:
+            return self._until(todo)
+        # What is to be removed counts as gone before anything is awaited: nobody is promised it any more.
+        self._present = self._present.without(todo.remove)
+        if not await self._look():
+            return _DELETING_PAUSE
+        await self._change(self._plan())
         return 0.0
 
-    async def _leave_alone(self) -> float:
-        self._log.info("target_deleting")
-        self._present = None
-        if not self._wanted():
+    async def _look(self) -> bool:
+        """Read what is on the target; False when it is gone or going, and is to be left alone."""
+        self._must_read, gone = True, False
+        try:
+            with self._metrics.cloud_call(f"{self._kind}_get"):
+                present = await self._machines.read(self._target)
+        except TargetGone:
+            present, gone = _NOTHING, True
+        if not (gone or present.deleting):
+            there = present.user_assigned
+            self._present, self._must_read = present, False
+            self._in_effect = there if present.settled else there & self._in_effect
+            return True
+        self._log.info("target_gone" if gone else "target_deleting")
+        self._present = _NOTHING
+        if gone and not self._wanted():
             await self._own(_NONE)
-        return _DELETING_PAUSE
+        return False
 
-    async def _patch(self, present: IdentitySet, todo: Plan) -> None:
+    async def _change(self, todo: Plan) -> None:
+        """Bring the target, which was just read, one PATCH nearer to what is wanted."""
+        before = self._present
+        self._present = before.without(todo.remove)
+        if todo.add or todo.remove:
+            # What is shown already was recorded when we put it there, or is foreign and stays so.
+            await self._own((self._owned or _NONE) | (todo.add - before.user_assigned))
+            try:
+                await self._patch(before, todo)
+            except ArmError as error:
+                self._refuse(error, todo.add)
+                return
+            self._present = before.changed(add=todo.add, remove=todo.remove)
+            self._in_effect = self._present.user_assigned
+        self._mark_assigned()
+        await self._own((self._owned or _NONE) - todo.remove - todo.forget)
+
+    async def _patch(self, before: IdentitySet, todo: Plan) -> None:
         self._log.info("target_update", add=sorted(todo.add), remove=sorted(todo.remove))
         started = self._now()
         with self._metrics.cloud_call(f"{self._kind}_update"):
-            await self._machines.update(self._target, present, add=todo.add, remove=todo.remove)
+            await self._machines.update(self._target, before, add=todo.add, remove=todo.remove)
         self._log.info("target_updated", seconds=round(self._now() - started, 2))
-        stay = {identity: client for identity, client in present.client_ids.items() if identity not in todo.remove}
-        # Client IDs of additions are learnt by the next read, and a removal always reads first.
-        self._present = IdentitySet(kind=present.kind, client_ids=stay | dict.fromkeys(todo.add, ""))
 
-    async def _read(self) -> IdentitySet:
-        try:
-            with self._metrics.cloud_call(f"{self._kind}_get"):
-                return await self._machines.read(self._target)
-        except TargetGone:
-            return IdentitySet(kind="None", client_ids={}, deleting=True)
+    def _refuse(self, error: ArmError, added: frozenset[str]) -> None:
+        """Leave out the identities that the error is about, so that the next round serves the others; or raise it."""
+        bad = blamed(error, added)
+        if not bad:
+            raise error
+        self._must_read = True
+        for identity in sorted(bad):
+            wait = self._refused.add(identity)
+            self._log.warning("identity_refused", identity=identity, error=str(error), retry_in=round(wait, 1))
 
     async def _take_over(self) -> frozenset[str]:
         """Learn what is ours: our own record, and what MIC assigned before we came."""
-        recorded = await self._ledger.read(self._target)
         inherited = {
             assigned.identity.resource_id
-            for assigned in self._users(self._target)
-            if assigned.metadata.label(MANAGED_BY) != OURS
+            for assigned in self._objects(self._target)
+            if assigned.metadata.label(MANAGED_BY) != OURS and _is_user_assigned(assigned)
         }
+        recorded = await self._ledger.read(self._target)
         owned = (recorded or _NONE) | inherited
-        if owned != recorded:
+        if owned != (recorded or _NONE):
             await self._ledger.write(self._target, owned)
         return owned
 
@@ -201,27 +239,39 @@ class Worker:
             await self._ledger.write(self._target, owned)
             self._owned = owned
 
-    def _plan(self, present: IdentitySet) -> Plan:
+    def _plan(self) -> Plan:
         wanted, owned, now = self._wanted(), self._owned or _NONE, self._now()
         self._unused_since = {identity: self._unused_since.get(identity, now) for identity in owned - wanted}
+        self._refused.keep(wanted)
         situation = Situation(
             wanted=wanted,
-            present=present,
+            present=self._present,
+            in_effect=self._present.user_assigned & self._in_effect,
             owned=owned if self._may_remove() else _NONE,
             unused_since=self._unused_since,
+            refused_until=self._refused.until,
             protected_client_ids=self._settings.protected_client_ids,
             unassign_after=self._settings.unassign_after,
         )
         return plan(situation, now)
 
+    def _until(self, todo: Plan) -> float | None:
+        times = [until for _, until in self._reserved.values()]
+        if todo.look_again_at is not None:
+            times.append(todo.look_again_at)
+        return max(0.0, min(times) - self._now()) if times else None
+
+    def _users(self) -> list[AzureAssignedIdentity]:
+        return [assigned for assigned in self._objects(self._target) if needs_machine(assigned)]
+
     def _wanted(self) -> frozenset[str]:
         now = self._now()
         self._reserved = {key: entry for key, entry in self._reserved.items() if entry[1] > now}
-        in_use = {assigned.identity.resource_id for assigned in self._users(self._target)}
+        in_use = {assigned.identity.resource_id for assigned in self._users()}
         return frozenset(in_use | {identity for identity, _ in self._reserved.values()})
 
     def _mark_assigned(self) -> None:
-        for assigned in self._users(self._target):
+        for assigned in self._users():
             if assigned.state is AssignedState.CREATED and self.holds(assigned.identity.resource_id):
                 self._mark(assigned)
 
@@ -232,9 +282,9 @@ class Worker:
 
 def needs_machine(assigned: AzureAssignedIdentity) -> bool:
     """Whether this object makes its identity wanted on the machine under its node."""
-    return (
-        assigned.identity.type is IdentityType.USER_ASSIGNED
-        and not assigned.problem
-        and not assigned.metadata.terminating
-        and assigned.state is not AssignedState.UNASSIGNED
-    )
+    alive = not assigned.metadata.terminating and assigned.state is not AssignedState.UNASSIGNED
+    return _is_user_assigned(assigned) and not assigned.problem and alive
+
+
+def _is_user_assigned(assigned: AzureAssignedIdentity) -> bool:
+    return assigned.identity.type is IdentityType.USER_ASSIGNED and bool(assigned.identity.resource_id)

@@ -5,8 +5,8 @@ has left, and one that returns in the middle of its answer has cut the connectio
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -98,23 +98,19 @@ class InProcessTransport:
     ) -> bytes:
         """Send one request and return the body of its success."""
         headers = self._headers | {"content-type": content}
-        try:
+        with _unreachable():
             async with (
                 asyncio.timeout(REQUEST_SECONDS),
                 self._answered(method, path, query, headers, body or b"") as answer,
             ):
                 return await answer.read()
-        except (Cut, TimeoutError) as error:
-            raise Unreachable(f"the API server does not answer: {error!r}") from error
 
     @asynccontextmanager
     async def stream(self, path: str, *, query: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a GET and yield its body in pieces as they come, without a limit of time."""
-        try:
+        with _unreachable():
             async with self._answered("GET", path, query, self._headers, b"") as answer:
-                yield answer.pieces
-        except (Cut, TimeoutError) as error:
-            raise Unreachable(f"the stream broke: {error!r}") from error
+                yield _pieces(answer)
 
     @asynccontextmanager
     async def _answered(
@@ -126,6 +122,20 @@ class InProcessTransport:
             if answer.status >= 400:
                 raise api_error(answer.status, await answer.read(), answer.headers.get("retry-after"))
             yield answer
+
+
+async def _pieces(answer: Answer) -> AsyncIterator[bytes]:
+    with _unreachable():
+        async for piece in answer.pieces:
+            yield piece
+
+
+@contextmanager
+def _unreachable() -> Iterator[None]:
+    try:
+        yield
+    except (Cut, TimeoutError) as error:
+        raise Unreachable(f"the API server does not answer: {error!r}") from error
 
 
 class _Exchange:

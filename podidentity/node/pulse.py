@@ -14,7 +14,6 @@ class Pulse:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self._waiters.clear()
 
     async def wait(self, seconds: float) -> None:
         """Return at the next beat, or after `seconds`."""

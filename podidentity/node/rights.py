@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from podidentity.api.identities import (
-    AssignedState,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
@@ -59,38 +58,48 @@ def decide(evidence: Evidence, selector: Selector | None) -> AzureAssignedIdenti
     if selector is not None and selector.kind is SelectorKind.OBJECT_ID:
         return invalid("object_id cannot be matched to an AzureIdentity: use client_id or msi_res_id")
     bound = _bound(evidence)
-    assigned = [it for it in evidence.assigned if it.identity.key in bound and _counts(evidence, it)]
-    chosen = [it for it in assigned if _selected(it.identity, selector)]
-    if chosen:
-        order = {key: place for place, key in enumerate(bound)}
-        first = min(chosen, key=lambda it: (order[it.identity.key], not it.usable, it.key))
-        return first if first.usable else _under_way(pod, first.identity, since=first.metadata.creation_timestamp)
-    expected = [it for it in bound.values() if _selected(it, selector)]
-    if expected:
-        return _under_way(pod, expected[0])
-    if selector is not None and bound:
+    chosen = next((it for it in bound if _selected(it, selector)), None)
+    if chosen is not None:
+        return _assignment(evidence, chosen)
+    if bound:
         return invalid(f"Identity not found: no identity with {selector} is bound to the pod {pod.key}")
     return Pending(Awaited.BINDING, _missing_words(evidence))
 
 
-def _bound(evidence: Evidence) -> dict[Key, AzureIdentity]:
-    """Return what the pod's bindings lead to, by the identity's key: the heaviest first, then by the name."""
+def _bound(evidence: Evidence) -> list[AzureIdentity]:
+    """Return what the pod's bindings lead to: by the heaviest binding first, then by the first name."""
     found: dict[Key, AzureIdentity] = {}
     for binding in sorted(evidence.bindings, key=lambda it: (-it.weight, it.key)):
         identity = None if binding.problem else evidence.identity_of(binding.identity_key)
         if identity is not None and not identity.problem and _may_serve(evidence, identity):
             found.setdefault(identity.key, identity)
-    return found
+    return list(found.values())
 
 
-def _counts(evidence: Evidence, assigned: AzureAssignedIdentity) -> bool:
-    return (
-        not assigned.metadata.terminating
-        and not assigned.problem
-        and assigned.state is not AssignedState.UNASSIGNED
-        and assigned.pod == evidence.pod.key
-        and assigned.node == evidence.node
-        and _may_serve(evidence, assigned.identity)
+def _assignment(evidence: Evidence, identity: AzureIdentity) -> AzureAssignedIdentity | Pending:
+    """Return the assignment of one identity to the pod, or that it is awaited: never that of another identity."""
+    pod = evidence.pod
+    found = [
+        it
+        for it in evidence.assigned
+        if it.pod == pod.key and it.node == evidence.node and it.identity.key == identity.key
+    ]
+    usable = [it for it in found if it.usable and _names_the_same(it.identity, identity)]
+    if usable:
+        return min(usable, key=lambda it: it.key)
+    since = min((it.metadata.creation_timestamp or "" for it in found), default="")
+    own = identity.metadata.namespace == pod.metadata.namespace
+    words = f"the identity {identity.metadata.name}" if own else "an identity of another namespace"
+    words += " is bound, and its assignment in Azure is under way"
+    return Pending(Awaited.ASSIGNMENT, f"{words} since {since}" if since else words)
+
+
+def _names_the_same(assigned: AzureIdentity, wanted: AzureIdentity) -> bool:
+    """Whether the embedded copy is up to date: an AzureIdentity that was edited has to be assigned anew."""
+    return (assigned.type, assigned.resource_id, assigned.client_id) == (
+        wanted.type,
+        wanted.resource_id,
+        wanted.client_id,
     )
 
 
@@ -105,13 +114,6 @@ def _selected(identity: AzureIdentity, selector: Selector | None) -> bool:
         return True
     named = identity.client_id if selector.kind is SelectorKind.CLIENT_ID else identity.resource_id
     return bool(named) and named == selector.value
-
-
-def _under_way(pod: Pod, identity: AzureIdentity, since: str | None = None) -> Pending:
-    own = identity.metadata.namespace == pod.metadata.namespace
-    words = f"the identity {identity.metadata.name}" if own else "an identity of another namespace"
-    words += " is bound, and its assignment in Azure is under way"
-    return Pending(Awaited.ASSIGNMENT, f"{words} since {since}" if since else words)
 
 
 def _missing_words(evidence: Evidence) -> str:

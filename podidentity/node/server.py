@@ -73,7 +73,7 @@ class Server:
         self._metrics.request_seconds.labels(endpoint.value, str(status)).observe(time.perf_counter() - started)
         length = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [*_JSON, *headers, length]})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await send({"type": "http.response.body", "body": body})
 
     async def _answer(
         self, endpoint: Endpoint, scope: Scope, receive: Receive

@@ -1,12 +1,14 @@
 """A small cluster in memory, what is done to it, and an informer on it."""
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
+from podidentity.api.decoding import decode
 from podidentity.api.meta import Key, Meta
 from podidentity.emulator.kubernetes import Call, ClusterState
 from podidentity.emulator.kubernetes import resources as emulated
@@ -40,8 +42,12 @@ def put(state: ClusterState, name: str, *, color: str = "", namespace: str = "de
     target = emulated.Target(emulated.CONFIG_MAPS, namespace, name)
     labels = {"color": color} if color else {}
     if target.key in state.collection(emulated.CONFIG_MAPS).objects:
-        change = {"metadata": {"labels": labels or None}, "data": data}
-        patch(state, target, lambda old: old | change | {"metadata": old["metadata"] | {"labels": labels}}, WriteOptions())
+        patch(
+            state,
+            target,
+            lambda old: old | {"data": data, "metadata": old["metadata"] | {"labels": labels}},
+            WriteOptions(),
+        )
     else:
         body = {"metadata": {"name": name, "labels": labels}, "data": data}
         create(state, emulated.Target(emulated.CONFIG_MAPS, namespace), body, WriteOptions())
@@ -60,7 +66,9 @@ def stored(state: ClusterState) -> dict[Key, str]:
 
 
 def source(**options: Any) -> Source[ConfigMap]:
-    return Source(resource=CONFIG_MAPS, decode=msgspec.json.Decoder(ConfigMap).decode, **options)
+    read = partial(decode, msgspec.json.Decoder(ConfigMap))
+    wanted: dict[str, Any] = {"resource": CONFIG_MAPS, "decode": read}
+    return Source(**wanted | options)
 
 
 def reflector(

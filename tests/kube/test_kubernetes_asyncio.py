@@ -40,22 +40,20 @@ from podidentity.kube._kubernetes_asyncio import Configuration, RestClient, conf
 made = Configuration()
 used = ("host", "api_key", "ssl_ca_cert", "cert_file", "proxy", "tls_server_name", "disable_strict_ssl_verification")
 assert [name for name in used if not hasattr(made, name)] == []
-assert "maxsize" in inspect.signature(RestClient).parameters
-assert {"config_file", "client_configuration", "persist_config"} <= set(inspect.signature(config.load_kube_config).parameters)
-assert {"client_configuration", "try_refresh_token"} <= set(inspect.signature(config.load_incluster_config).parameters)
+parameters = lambda function: set(inspect.signature(function).parameters)
+assert "maxsize" in parameters(RestClient)
+assert {"config_file", "client_configuration", "persist_config"} <= parameters(config.load_kube_config)
+assert {"client_configuration", "try_refresh_token"} <= parameters(config.load_incluster_config)
 """
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
 def test_somebody_who_loaded_the_whole_library_keeps_it():
     check = """
-import sys
-from types import ModuleType
-whole = sys.modules["kubernetes_asyncio"] = ModuleType("kubernetes_asyncio")
-try:
-    import podidentity.kube._kubernetes_asyncio
-except ModuleNotFoundError:
-    pass
-assert sys.modules["kubernetes_asyncio"] is whole
+from kubernetes_asyncio.client.rest import RESTClientObject
+from podidentity.kube._kubernetes_asyncio import RestClient
+import kubernetes_asyncio.client
+assert RestClient is RESTClientObject
+assert kubernetes_asyncio.client.CoreV1Api
 """
     subprocess.run([sys.executable, "-c", check], check=True)
