@@ -119,7 +119,7 @@ class Agent:
         while True:
             try:
                 self._rules_hold = redirect.installed(self._rules)
-                async for _ in drifts(self._rules):
+                async for _ in drifts(self._rules, self._settings.rules_interval):
                     self._rules_hold = False
                     redirect.apply(self._rules)
                     self._rules_hold = True

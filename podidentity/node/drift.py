@@ -9,17 +9,16 @@ from contextlib import contextmanager
 from podidentity.node import nfnetlink, nftables
 from podidentity.node.redirect import Redirect, installed
 
-# The kernel reports every change, so this only covers reports that were lost (upstream looks once a minute too).
-_LOOK_ANYWAY_SECONDS = 60.0
 # Two programs that undo each other's rules must not keep a core busy; pods wait at most this long for a repair.
 _BETWEEN_REPAIRS_SECONDS = 0.1
 
 
-async def drifts(redirect: Redirect) -> AsyncIterator[None]:
+async def drifts(redirect: Redirect, look_anyway: float = 60.0) -> AsyncIterator[None]:
     """Yield each time the kernel's rules are not (any more) those of the redirect, until they are put right.
 
     A change reported by the kernel is only the reason to look, so that what the caller repairs does not count as
-    drift. Raises `NetfilterError`.
+    drift. The kernel reports every change; `look_anyway`, in seconds, covers reports that were lost. Raises
+    `NetfilterError`.
     """
     with _changes(redirect.table) as changed:
         while True:
@@ -29,7 +28,7 @@ async def drifts(redirect: Redirect) -> AsyncIterator[None]:
                 await asyncio.sleep(_BETWEEN_REPAIRS_SECONDS)
                 continue
             try:
-                await asyncio.wait_for(changed.wait(), _LOOK_ANYWAY_SECONDS)
+                await asyncio.wait_for(changed.wait(), look_anyway)
             except TimeoutError:
                 continue
 

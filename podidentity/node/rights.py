@@ -45,7 +45,7 @@ class Evidence:
     assigned: Iterable[AzureAssignedIdentity]
     """Those that name this pod."""
     bindings: Iterable[AzureIdentityBinding]
-    """Those whose selector equals the pod's label."""
+    """Those whose selector equals the pod's label; so none that could not be read."""
     identity_of: Callable[[Key], AzureIdentity | None]
     namespaced: bool
 
@@ -70,10 +70,28 @@ def _bound(evidence: Evidence) -> list[AzureIdentity]:
     """Return what the pod's bindings lead to: by the heaviest binding first, then by the first name."""
     found: dict[Key, AzureIdentity] = {}
     for binding in sorted(evidence.bindings, key=lambda it: (-it.weight, it.key)):
-        identity = None if binding.problem else evidence.identity_of(binding.identity_key)
+        identity = evidence.identity_of(binding.identity_key)
         if identity is not None and not identity.problem and _may_serve(evidence, identity):
             found.setdefault(identity.key, identity)
+    for assigned in evidence.assigned:
+        if _stands_alone(evidence, assigned):
+            found.setdefault(assigned.identity.key, assigned.identity)
     return list(found.values())
+
+
+def _stands_alone(evidence: Evidence, assigned: AzureAssignedIdentity) -> bool:
+    """Whether an assignment was written without a binding behind it.
+
+    Controllers embed the binding with its UID, so that one has to be there still. Without a UID a person wrote the
+    object, who may write any: it counts as it is.
+    """
+    binding = assigned.binding
+    return (
+        not binding.metadata.uid
+        and not assigned.problem
+        and binding.selector in {evidence.pod.binding_label, ""}
+        and _may_serve(evidence, assigned.identity)
+    )
 
 
 def _assignment(evidence: Evidence, identity: AzureIdentity) -> AzureAssignedIdentity | Pending:
@@ -122,27 +140,22 @@ def _missing_words(evidence: Evidence) -> str:
     bindings = sorted(evidence.bindings, key=lambda it: it.key)
     if not bindings:
         return f"no AzureIdentityBinding has the selector {label!r} of the pod {pod.key}"
-    for binding in bindings:
-        if binding.metadata.namespace == pod.metadata.namespace and (words := _flaw(evidence, binding)):
-            return words
-    if any(_leads_somewhere(evidence, binding) for binding in bindings):
+    own = [it for it in bindings if it.metadata.namespace == pod.metadata.namespace]
+    if own:
+        return _flaw(evidence, own[0])
+    if any(_is_usable(evidence.identity_of(it.identity_key)) for it in bindings):
         return f"identities serve pods of their own namespace only; {label!r} binds none of {pod.metadata.namespace}"
     return f"an AzureIdentityBinding with the selector {label!r} exists, but its AzureIdentity is missing or invalid"
 
 
-def _leads_somewhere(evidence: Evidence, binding: AzureIdentityBinding) -> bool:
-    identity = None if binding.problem else evidence.identity_of(binding.identity_key)
-    return identity is not None and not identity.problem
-
-
 def _flaw(evidence: Evidence, binding: AzureIdentityBinding) -> str:
-    """Say why a binding of the pod's own namespace leads nowhere; empty when it does not."""
-    name = f"the AzureIdentityBinding {binding.metadata.name}"
-    if binding.problem:
-        return f"{name} cannot be used: {binding.problem}"
+    """Say why a binding of the pod's own namespace leads nowhere."""
     identity = evidence.identity_of(binding.identity_key)
     if identity is None:
-        return f"{name} names the AzureIdentity {binding.azure_identity}, which does not exist"
-    if identity.problem:
-        return f"the AzureIdentity {identity.metadata.name} cannot be used: {identity.problem}"
-    return ""
+        name, missing = binding.metadata.name, binding.azure_identity
+        return f"the AzureIdentityBinding {name} names the AzureIdentity {missing}, which does not exist"
+    return f"the AzureIdentity {identity.metadata.name} cannot be used: {identity.problem}"
+
+
+def _is_usable(identity: AzureIdentity | None) -> bool:
+    return identity is not None and not identity.problem

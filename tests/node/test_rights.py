@@ -109,6 +109,14 @@ def test_an_invalid_identity_is_told_with_its_flaw():
     assert "the AzureIdentity one cannot be used: '/nonsense' is no ID" in found.reason
 
 
+def test_a_binding_elsewhere_to_nothing_is_told_without_its_name():
+    found = pending(evidence(bindings=[binding("hidden", namespace="far")]))
+    assert (
+        found.reason
+        == "an AzureIdentityBinding with the selector 'app' exists, but its AzureIdentity is missing or invalid"
+    )
+
+
 @pytest.mark.parametrize("by_annotation", [True, False])
 def test_an_identity_of_another_namespace_serves_only_where_that_is_allowed(by_annotation):
     far, bind = identity(namespace="far", confined=by_annotation), binding(namespace="far")
@@ -170,6 +178,12 @@ def test_an_assignment_that_does_not_count_leaves_the_pod_waiting(stale):
 
 def test_a_deleted_binding_ends_the_right_though_the_assignment_is_still_there():
     assert pending(evidence(identities=[identity()], assigned=[assigned()])).awaited is Awaited.BINDING
+
+
+def test_an_assignment_that_a_person_wrote_without_a_binding_counts_as_it_is():
+    by_hand = assigned(by={"spec": {"azureIdentity": "one", "selector": "app"}, "metadata": {"name": "bind"}})
+    assert given_away(evidence(assigned=[by_hand])) == "one"
+    assert isinstance(decide(evidence(assigned=[by_hand], pod=pod(label="other")), None), Pending)
 
 
 def test_a_deleted_identity_ends_the_right_though_the_assignment_is_still_there():
