@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import structlog
 from prometheus_client import CollectorRegistry
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from podidentity.azure.imds import ImdsClient
 from podidentity.kube.caches import Caches
@@ -23,6 +24,7 @@ from podidentity.node.callers import LiveLookup
 from podidentity.node.drift import drifts
 from podidentity.node.issuing import Cluster, Issuer
 from podidentity.node.nftables import NetfilterError
+from podidentity.node.protocol import PodProtocol
 from podidentity.node.redirect import Redirect
 from podidentity.node.server import Server
 from podidentity.node.settings import NodeSettings
@@ -52,8 +54,12 @@ async def run(settings: NodeSettings, stop: asyncio.Event) -> None:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         agent = Agent(settings, rules, transport, session, NodeMetrics(registry))
         endpoints = Endpoints(registry=registry, ready=agent.problem, active=lambda: not agent.problem())
-        for app, sockets in ((endpoints, _probe_sockets(settings)), (agent.server.app, _pod_sockets(rules))):
-            await stack.enter_async_context(serving(app, sockets, drain=_DRAIN, keep_alive=_KEEP_ALIVE))
+        for app, sockets, protocol in (
+            (endpoints, _probe_sockets(settings), HttpToolsProtocol),
+            (agent.server.app, _pod_sockets(rules), PodProtocol),
+        ):
+            server = serving(app, sockets, drain=_DRAIN, keep_alive=_KEEP_ALIVE, protocol=protocol)
+            await stack.enter_async_context(server)
         # From here on pods are refused rather than passed on to the real service.
         redirect.apply(rules)
         _log.info("node_started", node=settings.node, listen=str(rules.listen_address), api_server=transport.server)

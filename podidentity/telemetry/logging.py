@@ -38,4 +38,6 @@ def configure(*, log_format: LogFormat = "auto", verbosity: int = 0) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    # It warns of each request that is no HTTP, and any pod can send those by the thousand.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("podidentity").setLevel(logging.DEBUG if verbosity >= _DEBUG_VERBOSITY else logging.INFO)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from podidentity.api.errors import ConfigurationError
 
@@ -39,17 +40,22 @@ def listen(address: str, port: int, *, flag: str) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    app: Any, sockets: Sequence[socket.socket], *, drain: float, keep_alive: int
+    app: Any,
+    sockets: Sequence[socket.socket],
+    *,
+    drain: float,
+    keep_alive: int,
+    protocol: type[asyncio.Protocol] = HttpToolsProtocol,
 ) -> AsyncIterator[None]:
     """Serve an ASGI application for the length of the block.
 
     At its end new connections are refused and requests under way get `drain` seconds. Idle connections are closed
-    after `keep_alive` seconds.
+    after `keep_alive` seconds. `protocol` is uvicorn's class for one connection, or one made from it.
     """
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol,
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from podidentity.node.protocol import PodProtocol
 from podidentity.node.server import Server
 from podidentity.telemetry.serving import listen, serving
 from tests.node.objects import Object, assigned, binding, identity, pod
@@ -59,5 +60,6 @@ async def node(*objects: Object, header_required: bool = True, **settings: Any) 
             wall_clock=lambda: wall_clock() + served.ahead,
         )
         place.own(identity())
-        async with serving(pods_network(server.app), [listener], drain=1.0, keep_alive=30):
+        app = pods_network(server.app)
+        async with serving(app, [listener], drain=1.0, keep_alive=30, protocol=PodProtocol):
             yield served
