@@ -39,3 +39,12 @@ def _load() -> tuple[Any, Any, Any]:
 
 
 Configuration, RestClient, config = _load()
+
+
+def remove_temporary_files() -> None:
+    """Remove the files that the library writes for certificates and keys inside a kubeconfig.
+
+    It would do so at the end of the process, which a kill prevents: then a key stays in /tmp. Nothing reads the files
+    once the TLS context is made.
+    """
+    config.kube_config._cleanup_temp_files()  # noqa: SLF001 - it has no other name

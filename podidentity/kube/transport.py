@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from podidentity.api.errors import ConfigurationError
-from podidentity.kube._kubernetes_asyncio import Configuration, RestClient, config
+from podidentity.kube._kubernetes_asyncio import Configuration, RestClient, config, remove_temporary_files
 from podidentity.kube.errors import Unreachable, api_error
 
 JSON = "application/json"
@@ -71,6 +71,7 @@ class _Credentials:
             async with asyncio.timeout(_LOGIN_SECONDS):
                 await self.load()
         except Exception as error:
+            remove_temporary_files()
             raise ConfigurationError(f"{self.origin} cannot be used: {_words(error)}") from error
 
 
@@ -177,6 +178,7 @@ class HttpTransport:
                     await self._credentials.read()
                 except ConfigurationError as error:
                     raise Unreachable(str(error)) from error
+                remove_temporary_files()
             return self._held_token
 
     @property
@@ -209,6 +211,8 @@ async def connect(kubeconfig: str) -> HttpTransport:
         return HttpTransport(credentials)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{credentials.origin} cannot be used: {_words(error)}") from error
+    finally:
+        remove_temporary_files()
 
 
 def _from_file(path: str, configuration: Any) -> _Credentials:

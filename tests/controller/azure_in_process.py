@@ -30,7 +30,7 @@ def compute_of(state: AzureState, arm: Arm) -> tuple[Compute, InProcess]:
     """Return machines as a controller sees them, and what must be closed after the test."""
 
     async def over_tls(scope: Scope, receive: Receive, send: Send) -> None:
-        await arm(scope | {"scheme": "https"}, receive, send)
+        await arm({**scope, "scheme": "https"}, receive, send)
 
     service = InProcess(over_tls)
     return Compute(CLOUD, _Credential(state), _Transport(service)), service

@@ -23,7 +23,9 @@ def resource_id(name: str) -> str:
     return f"{SUBSCRIPTION}/{name}"
 
 
-def identity(name: str = "x", namespace: str = "default", *, namespaced: bool = False, **fields: object) -> AzureIdentity:
+def identity(
+    name: str = "x", namespace: str = "default", *, namespaced: bool = False, **fields: object
+) -> AzureIdentity:
     annotations = {BEHAVIOR_ANNOTATION: "namespaced"} if namespaced else None
     meta = Meta(name=name, namespace=namespace, uid=f"uid-{name}", resource_version="1", annotations=annotations)
     defaults: dict[str, object] = {"resource_id": resource_id(name), "client_id": f"client-{name}"}
@@ -31,7 +33,13 @@ def identity(name: str = "x", namespace: str = "default", *, namespaced: bool = 
 
 
 def binding(
-    name: str = "b", namespace: str = "default", *, to: str = "x", selector: str = "s", weight: int = 0, problem: str = ""
+    name: str = "b",
+    namespace: str = "default",
+    *,
+    to: str = "x",
+    selector: str = "s",
+    weight: int = 0,
+    problem: str = "",
 ) -> AzureIdentityBinding:
     meta = Meta(name=name, namespace=namespace, resource_version="1")
     return AzureIdentityBinding(meta, azure_identity=to, selector=selector, weight=weight, problem=problem)

@@ -3,14 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.api.identities import AssignedState
-from podidentity.controller.changes import changes, outdated
+from podidentity.controller.changes import Changes, changes, outdated
 from podidentity.controller.desired import Match, desired
 from tests.controller import builders
 from tests.controller.builders import assigned, binding, identity, pod
 
-matches = st.builds(
-    lambda b, i, home: Match(b, i, home), builders.bindings, builders.identities, st.sampled_from(["default", "a"])
-)
+matches = st.builds(Match, builders.bindings, builders.identities, st.sampled_from(["default", "a"]))
 existing_of = st.lists(
     st.tuples(matches, st.sampled_from(AssignedState), st.booleans(), st.sampled_from(["", "", "broken"])), max_size=5
 )
@@ -44,7 +42,7 @@ def test_after_the_changes_there_is_nothing_left_to_change(of, bound, known, fou
     assert {it.identity.key for it in after} == set(wanted)
     assert len(after) == len(wanted)
     again = changes(of, wanted, after)
-    assert not (again.release or again.delete or again.update or again.create)
+    assert again == Changes()
 
 
 @given(found=existing_of)
@@ -52,13 +50,15 @@ def test_without_a_pod_everything_goes(found):
     existing = [assigned(pod(), match, name=f"a{number}") for number, (match, *_) in enumerate(found)]
     todo = changes(None, {}, existing)
     assert sorted(it.key for it in todo.delete) == sorted(it.key for it in existing)
-    assert not (todo.create or todo.update)
+    assert (todo.create, todo.update) == ([], [])
 
 
 def test_an_object_under_any_name_is_adopted():
     match = Match(binding(), identity(), "default")
-    todo = changes(pod(), {match.identity.key: match}, [assigned(pod(), match, name="as-somebody-called-it", ours=False)])
-    assert not (todo.create or todo.delete or todo.update)
+    todo = changes(
+        pod(), {match.identity.key: match}, [assigned(pod(), match, name="as-somebody-called-it", ours=False)]
+    )
+    assert todo == Changes()
 
 
 def test_one_of_two_objects_for_the_same_is_deleted():

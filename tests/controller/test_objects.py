@@ -52,7 +52,9 @@ def test_a_name_is_never_too_long_and_ends_in_a_letter_or_digit(of, name, namesp
 def test_different_pods_and_identities_get_different_names(triples):
     used = set()
     for pod_name, pod_namespace, name, namespace in triples:
-        made = assigned_name(Key(pod_namespace, pod_name), match_of(name, namespace), lambda key: key.name not in used)
+        made = assigned_name(
+            Key(pod_namespace, pod_name), match_of(name, namespace), lambda key: key.name not in used
+        )
         assert made not in used
         used.add(made)
 

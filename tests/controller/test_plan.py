@@ -88,20 +88,21 @@ def test_looking_again_at_the_time_it_says_finds_something_to_do(now_is):
     todo = plan(now_is, NOW)
     if todo.look_again_at is not None:
         assert todo.look_again_at > NOW
-        later = plan(replace(now_is, unused_since={it: NOW for it in ALL} | dict(now_is.unused_since)), todo.look_again_at)
+        later = plan(
+            replace(now_is, unused_since=dict.fromkeys(ALL, NOW) | dict(now_is.unused_since)), todo.look_again_at
+        )
         assert not later.empty
 
 
 @given(now_is=situations())
 def test_when_all_is_done_there_is_nothing_left_to_do(now_is):
     todo = plan(now_is, NOW)
-    if not (todo.add or todo.remove):
-        return
-    after = now_is.present.changed(add=todo.add, remove=todo.remove)
+    patched = bool(todo.add or todo.remove)
+    after = now_is.present.changed(add=todo.add, remove=todo.remove) if patched else now_is.present
     done = replace(
         now_is,
         present=after,
-        in_effect=after.user_assigned,
+        in_effect=after.user_assigned if patched else now_is.in_effect,
         owned=(now_is.owned | todo.add) - todo.remove - todo.forget,
     )
     assert plan(done, NOW).empty
@@ -114,9 +115,7 @@ def test_never_is_never():
 
 
 def test_a_grace_that_runs_is_looked_at_when_it_ends():
-    now_is = situation(
-        owned=frozenset({"a"}), present=present("a"), unused_since={"a": 995.0}, unassign_after=10.0
-    )
+    now_is = situation(owned=frozenset({"a"}), present=present("a"), unused_since={"a": 995.0}, unassign_after=10.0)
     assert plan(now_is, NOW).look_again_at == 1005.0
     assert plan(now_is, 1005.0).remove == {"a"}
 

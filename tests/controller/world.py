@@ -1,4 +1,4 @@
-"""A small world for the controller: one cluster, one tenant, both in-process, and words to change and to look at them.
+"""A small world for the controller: a cluster and a tenant, both in-process, and words to change and to look at them.
 
 Identities are called by one word (`x` is the AzureIdentity `default/x` for the managed identity `x`); node `n1` is on
 the scale set `pool`, `v1` on the VM `vm`.
@@ -6,7 +6,7 @@ the scale set `pool`, `v1` on the VM `vm`.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,11 @@ from tests.controller.azure_in_process import CLOUD, compute_of
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 EPOCH = 1_700_000_000.0
 SCALE_SET_SECONDS = 4.0
+SOON = 0.5
+"""Virtual seconds for everything that waits for nothing: hundreds of steps."""
+DONE = SCALE_SET_SECONDS + 1
+QUIET = 900.0
+"""Virtual seconds after which every backoff, grace and pause is over."""
 CRDS = Path(__file__).parents[2] / "manifests" / "crds"
 _CRD = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 _NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
@@ -62,12 +67,9 @@ def machine_id(name: str) -> str:
 class World:
     """Make it inside a running loop; `await world.start()` before use, `await world.close()` at the end."""
 
-    def __init__(self, signing_key: rsa.RSAPrivateKey, *, seed: int = 7) -> None:
+    def __init__(self, signing_key: rsa.RSAPrivateKey, *, seed: int, clock: Callable[[], float] | None) -> None:
         loop = asyncio.get_running_loop()
-
-        def clock() -> float:
-            return EPOCH + loop.time()
-
+        clock = clock or (lambda: EPOCH + loop.time())
         self.seed = seed
         self.cluster = ClusterState(clock=clock, rng=random.Random(seed))
         self.azure = AzureState(clock=clock, rng=random.Random(seed), signing_key=signing_key)
@@ -237,10 +239,39 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(signing_key: rsa.RSAPrivateKey, *, seed: int = 7) -> AsyncIterator[World]:
-    world = World(signing_key, seed=seed)
+async def a_world(
+    signing_key: rsa.RSAPrivateKey, *, seed: int = 7, clock: Callable[[], float] | None = None
+) -> AsyncIterator[World]:
+    world = World(signing_key, seed=seed, clock=clock)
     await world.start()
     try:
         yield world
     finally:
         await world.close()
+
+
+def slow(world: World) -> None:
+    """Give every call some time, so that a kill finds it under way."""
+    world.cluster.faults.delay(0.013, times=None, match=lambda call: not call.is_watch)
+    world.arm.latency = (0.03, 0.11)
+
+
+async def at_peace(world: World, **machines: set[str]) -> None:
+    """All objects are Assigned and on their machines, and each machine has exactly these identities."""
+    found = await world.assigned()
+    assert set(found.values()) <= {"Assigned"}, found
+    assert {name: world.on(name) for name in machines} == machines
+
+
+def watch_states(world: World) -> Callable[[str], list[str]]:
+    """Return a function that lists the states an AzureAssignedIdentity has had since now."""
+    resource = world.cluster.registry.find("aadpodidentity.k8s.io", "v1", "azureassignedidentities")
+    assert resource is not None
+    start = world.cluster.revision
+
+    def seen(name: str) -> list[str]:
+        changes = world.cluster.collection(resource).since(start)
+        objects = [change.after for change in changes if change.after and change.after["metadata"]["name"] == name]
+        return [it["status"]["status"] for it in objects]
+
+    return seen

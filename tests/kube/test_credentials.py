@@ -82,6 +82,26 @@ async def test_a_kubeconfig_with_a_client_certificate(
     assert recorder.authorizations == [None]
 
 
+async def test_a_key_inside_a_kubeconfig_is_not_left_on_disk(
+    *, url, tmp_path, certificate_authority, monkeypatch: pytest.MonkeyPatch
+):
+    client = client_certificate(tmp_path)
+    files = {"client-certificate": client.certificate, "client-key": client.key}
+    user = {f"{name}-data": base64_of(path) for name, path in files.items()}
+    written = tmp_path / "written"
+    written.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(written))
+    path = kubeconfig(
+        tmp_path,
+        url.replace("http:", "https:"),
+        user=user,
+        **{"certificate-authority-data": base64_of(certificate_authority)},
+    )
+    for _ in range(2):  # the library remembers what it wrote
+        await (await connect(path)).close()
+        assert list(written.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("cluster", "works"),
     [
