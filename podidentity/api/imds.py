@@ -2,11 +2,17 @@
 docs/wire.md. Every value of a token answer is a string that is never empty where clients parse a number.
 """
 
+import base64
+
 import msgspec
 
 TOKEN_PATH = "/metadata/identity/oauth2/token"
 API_VERSION = "2018-02-01"
 """What nearly every client sends; the oldest that knows user-assigned identities."""
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    xms_mirid: str = ""
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
@@ -18,6 +24,19 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     resource: str
     client_id: str = ""
     token_type: str = "Bearer"
+
+    @property
+    def speaks_for(self) -> str:
+        """The ARM ID of the identity, in lower case, as the token itself claims; empty when it does not say.
+
+        Nothing is verified: the token came from IMDS, and only Azure can be fooled by what it says.
+        """
+        _, _, rest = self.access_token.partition(".")
+        payload = rest.partition(".")[0]
+        try:
+            return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=="), type=_Claims).xms_mirid.lower()
+        except (ValueError, msgspec.DecodeError):
+            return ""
 
     def answer(self, *, now: float, resource: str) -> dict[str, str]:
         """Return the JSON body for a caller who asked for `resource`: msal looks at `expires_in` only, so that

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from podidentity.api.identities import AssignedState, AzureAssignedIdentity, AzureIdentity, AzureIdentityBinding
+from podidentity.api.matching import Match
 from podidentity.api.meta import Key
 from podidentity.api.workloads import Pod
-from podidentity.controller.desired import Match
 
 
 @dataclass(slots=True)

@@ -50,7 +50,6 @@ class Ledger:
     async def write(self, target: Target, owned: Collection[str]) -> None:
         """Record what we own."""
         data = {
-            "version": _VERSION,
             "target": f"{target.kind.value}/{target.subscription}/{target.resource_group}/{target.name}",
             "owned": msgspec.json.encode(sorted(owned)).decode(),
         }
@@ -62,11 +61,12 @@ class Ledger:
     async def _create(self, target: Target, data: dict[str, str]) -> None:
         key = self._key(target)
         labels = {_LABEL: "true", MANAGED_BY: OURS}
+        new = {"version": _VERSION, **data}  # only now: a newer controller's record stays one of the newer format
         body: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": key.name, "namespace": key.namespace, "labels": labels},
-            "data": data,
+            "data": new,
         }
         try:
             await self._client.create(CONFIG_MAPS, key.namespace, body)

@@ -13,9 +13,9 @@ from podidentity.api.identities import (
     AzureIdentity,
     AzureIdentityBinding,
 )
+from podidentity.api.matching import Match
 from podidentity.api.meta import Key, Meta
 from podidentity.api.workloads import Pod
-from podidentity.controller.desired import Match
 
 MANAGED_BY, OURS = "app.kubernetes.io/managed-by", "podidentity"
 """On objects that we wrote. MIC put the identities of all others on their machines: those are ours to remove, too."""

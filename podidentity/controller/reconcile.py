@@ -17,10 +17,11 @@ from podidentity.api.identities import (
     AzureIdentityBinding,
     IdentityType,
 )
+from podidentity.api.matching import Match
 from podidentity.api.meta import Key
 from podidentity.api.workloads import Pod
 from podidentity.controller.changes import changes
-from podidentity.controller.desired import Match, desired
+from podidentity.controller.desired import desired
 from podidentity.controller.fleet import Fleet
 from podidentity.controller.objects import MANAGED_BY, OURS, assigned_body, assigned_name, assigned_patch
 from podidentity.controller.settings import ControllerSettings
@@ -64,17 +65,30 @@ class Reconciler:
         bindings.add_handler(self._binding_changed)
         identities.add_handler(self._identity_changed)
         assigned.add_handler(self._assigned_changed)
+        # Until each pod that there was at the start has been looked at once, an identity may only seem unused.
+        self._unseen = {pod.key for pod in self._pods} | {it.pod for it in self._assigned}
+        self._seen_all = asyncio.Event()
+        if not self._unseen:
+            self._seen_all.set()
 
     async def run(self) -> None:
         """Reconcile dirty pods for ever, and allow removals from machines once every pod was looked at."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(self._settings.workers):
                 tasks.create_task(self._queue.work(self.reconcile), name=f"reconcile {number}")
-            await self._queue.drained()
+            await self._seen_all.wait()
             self._fleet.allow_removals()
 
     async def reconcile(self, key: Key) -> None:
         """Make the AzureAssignedIdentities of one pod what they should be."""
+        try:
+            await self._reconcile(key)
+        finally:
+            self._unseen.discard(key)
+            if not self._unseen:
+                self._seen_all.set()
+
+    async def _reconcile(self, key: Key) -> None:
         pod = self._pods.get(key)
         bindings = self._bindings.by("selector", pod.binding_label) if pod else []
         wanted = desired(pod, bindings, self._identities.get, namespaced=self._settings.namespaced)
@@ -95,7 +109,7 @@ class Reconciler:
         name = assigned_name(pod.key, match, lambda taken: taken in freed or self._assigned.get(taken) is None)
         key = Key(match.namespace, name)
         # Whatever becomes of this call, its answer may be lost: the reservation ends with the object or by itself.
-        state = self._state(key, pod, match)
+        state = self._reserved_state(key, pod, match)
         await self._client.create(ASSIGNED_IDENTITIES, match.namespace, assigned_body(name, pod, match, state))
         self._metrics.additions.inc()
         _log.info("assigned_identity_created", name=str(key), pod=str(pod.key), state=state.value)
@@ -126,8 +140,8 @@ class Reconciler:
         with suppress(NotFound):
             await self._client.patch(ASSIGNED_IDENTITIES, assigned.key, patch)
 
-    def _state(self, key: Key, pod: Pod, match: Match) -> AssignedState:
-        """Assigned at once when nothing is to be done in Azure, else Created. The worker looks after the rest."""
+    def _reserved_state(self, key: Key, pod: Pod, match: Match) -> AssignedState:
+        """Reserve the identity on its machine and return the state: Assigned when nothing is to be done in Azure."""
         if match.identity.type is not IdentityType.USER_ASSIGNED:
             return AssignedState.ASSIGNED
         worker = self._fleet.worker_of(pod.spec.node_name)
@@ -140,7 +154,7 @@ class Reconciler:
         stays = (kept.type, kept.resource_id, assigned.node) == (wanted.type, wanted.resource_id, pod.spec.node_name)
         if stays and assigned.usable:
             return AssignedState.ASSIGNED
-        return self._state(assigned.key, pod, match)
+        return self._reserved_state(assigned.key, pod, match)
 
     async def _taken_over(self, assigned: AzureAssignedIdentity) -> None:
         """Wait, with an object of MIC, until the worker has on record that its identity is ours to remove."""

@@ -20,6 +20,9 @@ class ControllerSettings:
     unassign_after: float = 10.0
     """From the last use of an identity until it leaves the machine; `inf`: never. Jobs that follow one another find
     it still there."""
+    reread_after: float = 180.0
+    """Until a quiet target is read again, because somebody else may have changed it
+    (`--identity-assignment-reconcile-interval`)."""
     workers: int = 20
     """Pods reconciled at once (`--createDeleteBatch`); each waits for the API server most of the time."""
     probe_port: int = 8080

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from math import inf
 from typing import Protocol
 
 import structlog
@@ -28,8 +29,10 @@ from podidentity.kube.backoff import Backoff, BackoffSettings
 from podidentity.telemetry.metrics import ControllerMetrics
 
 _log = structlog.get_logger(__name__)
-_RETRY = BackoffSettings(first=1.0, longest=60.0, reset_after=300.0)
+_RETRY = BackoffSettings(longest_wish=900.0, first=1.0, longest=60.0, reset_after=300.0)
 """After a failure on a target: ARM's faults pass in seconds or in minutes, and each PATCH costs quota."""
+_REREAD_JITTER = 0.2
+"""Of the time between two reads of a quiet target: a thousand of them do not ask ARM at once."""
 _DELETING_PAUSE = 60.0
 """Seconds until a target that is being deleted is looked at again, if pods still stand on it."""
 _RESERVATION = 60.0
@@ -94,6 +97,8 @@ class Worker:
         """Of those, what a change that succeeded left there."""
         self._must_read = True
         """Whether to read the target before deciding anything on what we know."""
+        self._doubted_at = inf
+        """When to read it anyway: somebody else may have changed it."""
         self._reserved: dict[Key, tuple[str, float]] = {}
         self._unused_since: dict[str, float] = {}
         self._refused = Refused(self._now, rng)
@@ -153,19 +158,24 @@ class Worker:
         if self._owned is None:
             self._owned = await self._take_over()
             self._recorded.set()
-        if not self._wanted() and not self._owned:
+        wanted = self._wanted()
+        self._refused.keep(wanted)
+        if not wanted and not self._owned:
             return None
-        if self._must_read and not await self._look():
+        fresh = self._must_read or self._now() >= self._doubted_at
+        if fresh and not await self._look():
             return _DELETING_PAUSE
         self._mark_assigned()
         todo = self._plan()
         if todo.empty:
             return self._until(todo)
-        # What is to be removed counts as gone before anything is awaited: nobody is promised it any more.
-        self._present = self._present.without(todo.remove)
-        if not await self._look():
-            return _DELETING_PAUSE
-        await self._change(self._plan())
+        if not fresh:
+            # What is to be removed counts as gone before anything is awaited: nobody is promised it any more.
+            self._present = self._present.without(todo.remove)
+            if not await self._look():
+                return _DELETING_PAUSE
+            todo = self._plan()
+        await self._change(todo)
         return 0.0
 
     async def _look(self) -> bool:
@@ -179,6 +189,7 @@ class Worker:
         if not (gone or present.deleting):
             there = present.user_assigned
             self._present, self._must_read = present, False
+            self._doubted_at = self._now() + self._settings.reread_after * (1 + _REREAD_JITTER * self._rng.random())
             self._in_effect = there if present.settled else there & self._in_effect
             return True
         self._log.info("target_gone" if gone else "target_deleting")
@@ -191,12 +202,17 @@ class Worker:
         """Bring the target, which was just read, one PATCH nearer to what is wanted."""
         before = self._present
         self._present = before.without(todo.remove)
+        # Should the removal fail half-way, ARM may show an identity that is not in effect any more.
+        self._in_effect -= todo.remove
         if todo.add or todo.remove:
             # What is shown already was recorded when we put it there, or is foreign and stays so.
-            await self._own((self._owned or _NONE) | (todo.add - before.user_assigned))
+            owned = self._owned or _NONE
+            await self._own(owned | (todo.add - before.user_assigned))
             try:
                 await self._patch(before, todo)
             except ArmError as error:
+                if error.status >= 400:  # ARM took nothing of it, so nothing of it became ours
+                    await self._own(owned)
                 self._refuse(error, todo.add)
                 return
             self._present = before.changed(add=todo.add, remove=todo.remove)
@@ -242,7 +258,6 @@ class Worker:
     def _plan(self) -> Plan:
         wanted, owned, now = self._wanted(), self._owned or _NONE, self._now()
         self._unused_since = {identity: self._unused_since.get(identity, now) for identity in owned - wanted}
-        self._refused.keep(wanted)
         situation = Situation(
             wanted=wanted,
             present=self._present,
@@ -255,11 +270,11 @@ class Worker:
         )
         return plan(situation, now)
 
-    def _until(self, todo: Plan) -> float | None:
-        times = [until for _, until in self._reserved.values()]
+    def _until(self, todo: Plan) -> float:
+        times = [self._doubted_at, *(until for _, until in self._reserved.values())]
         if todo.look_again_at is not None:
             times.append(todo.look_again_at)
-        return max(0.0, min(times) - self._now()) if times else None
+        return max(0.0, min(times) - self._now())
 
     def _users(self) -> list[AzureAssignedIdentity]:
         return [assigned for assigned in self._objects(self._target) if needs_machine(assigned)]

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from podidentity.kube.errors import Conflict
+
 K = TypeVar("K", bound=Hashable)
 _log = structlog.get_logger(__name__)
 
@@ -39,8 +41,6 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._filled = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -50,7 +50,6 @@ class WorkQueue(Generic[K]):
         if key in self._dirty:
             return
         self._dirty.add(key)
-        self._idle.clear()
         if key not in self._processing:
             self._queue.append(key)
             self._filled.set()
@@ -97,12 +96,6 @@ class WorkQueue(Generic[K]):
         if key in self._dirty:
             self._queue.append(key)
             self._filled.set()
-        elif not self._dirty and not self._processing:
-            self._idle.set()
-
-    async def drained(self) -> None:
-        """Wait until no key is queued or worked on (keys that wait for a retry do not count)."""
-        await self._idle.wait()
 
     async def work(self, reconcile: Callable[[K], Awaitable[None]]) -> None:
         """Reconcile keys for ever, one after the other; run several of these for more at once.
@@ -115,9 +108,9 @@ class WorkQueue(Generic[K]):
                 await reconcile(key)
             except Exception as error:  # noqa: BLE001 - the loop outlives any bug or fault of one key
                 wait = self.retry(key, at_least=getattr(error, "retry_after", None) or 0.0)
-                _log.warning(
-                    "reconcile_failed", key=str(key), error=str(error) or repr(error), retry_in=round(wait, 2)
-                )
+                # Somebody else wrote first: daily life, and the watch brings what they wrote.
+                log = _log.debug if isinstance(error, Conflict) else _log.warning
+                log("reconcile_failed", key=str(key), error=str(error) or repr(error), retry_in=round(wait, 2))
             else:
                 self.forget(key)
             finally:

@@ -1,7 +1,8 @@
 """May this pod have a token now, and of which identity? The decision of the table in docs/answers.md, without I/O.
 
 Two things must agree: bindings and identities as they are now, and an AzureAssignedIdentity, by which the controller
-says that Azure has done its part. So a deleted binding counts at once, whether or not a controller runs.
+says that Azure has done its part. So a deleted binding counts at once, whether or not a controller runs. The one
+exception is an AzureAssignedIdentity that never had a binding (`_stands_alone`).
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from podidentity.api.identities import (
     AzureIdentity,
     AzureIdentityBinding,
 )
+from podidentity.api.matching import matches, may_serve
 from podidentity.api.meta import BINDING_LABEL, Key
 from podidentity.api.workloads import Pod
 from podidentity.node.refusal import Refusal, invalid
@@ -67,30 +69,28 @@ def decide(evidence: Evidence, selector: Selector | None) -> AzureAssignedIdenti
 
 
 def _bound(evidence: Evidence) -> list[AzureIdentity]:
-    """Return what the pod's bindings lead to: by the heaviest binding first, then by the first name."""
-    found: dict[Key, AzureIdentity] = {}
-    for binding in sorted(evidence.bindings, key=lambda it: (-it.weight, it.key)):
-        identity = evidence.identity_of(binding.identity_key)
-        if identity is not None and not identity.problem and _may_serve(evidence, identity):
-            found.setdefault(identity.key, identity)
-    for assigned in evidence.assigned:
+    """Return what the pod may use, in the order of choice: by bindings, then what somebody assigned without one."""
+    pod = evidence.pod
+    by_bindings = matches(pod, evidence.bindings, evidence.identity_of, namespaced=evidence.namespaced)
+    found = {match.identity.key: match.identity for match in by_bindings}
+    for assigned in sorted(evidence.assigned, key=lambda it: it.key):
         if _stands_alone(evidence, assigned):
             found.setdefault(assigned.identity.key, assigned.identity)
     return list(found.values())
 
 
 def _stands_alone(evidence: Evidence, assigned: AzureAssignedIdentity) -> bool:
-    """Whether an assignment was written without a binding behind it.
+    """Whether an assignment was written by hand, or by a tool, without a binding behind it.
 
-    Controllers embed the binding with its UID, so that one has to be there still. Without a UID a person wrote the
-    object, who may write any: it counts as it is.
+    Controllers embed the binding with its UID, so that one has to be there still. Without a UID there never was one.
+    Whoever may write these objects may assign anything; a controller that runs deletes what no binding asks for.
     """
     binding = assigned.binding
     return (
         not binding.metadata.uid
         and not assigned.problem
         and binding.selector in {evidence.pod.binding_label, ""}
-        and _may_serve(evidence, assigned.identity)
+        and may_serve(assigned.identity, evidence.pod, namespaced=evidence.namespaced)
     )
 
 
@@ -119,12 +119,6 @@ def _names_the_same(assigned: AzureIdentity, wanted: AzureIdentity) -> bool:
         wanted.resource_id,
         wanted.client_id,
     )
-
-
-def _may_serve(evidence: Evidence, identity: AzureIdentity) -> bool:
-    """Whether namespaces allow it."""
-    confined = evidence.namespaced or identity.namespaced
-    return not confined or identity.metadata.namespace == evidence.pod.metadata.namespace
 
 
 def _selected(identity: AzureIdentity, selector: Selector | None) -> bool:

@@ -151,7 +151,11 @@ class TokenService:
     async def _ask(self, key: TokenKey) -> Token:
         resource_id = "" if key.client_id else key.resource_id
         with self._metrics.imds_call("adal_token_msi_userassignedid"):
-            return await self._imds.token(key.audience, client_id=key.client_id, resource_id=resource_id)
+            token = await self._imds.token(key.audience, client_id=key.client_id, resource_id=resource_id)
+        # Whoever may write an AzureIdentity could name the client ID of any other identity of the machine.
+        if key.resource_id and token.speaks_for not in {"", key.resource_id}:
+            raise TokenRefused(403, "identity_mismatch", "clientID and resourceID of the AzureIdentity do not match")
+        return token
 
     def _failed(self, key: TokenKey, error: AzureError) -> None:
         """Keep the old token for a while, unless the error is about the right to have one."""

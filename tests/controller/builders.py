@@ -11,9 +11,9 @@ from podidentity.api.identities import (
     IdentityType,
     SecretRef,
 )
+from podidentity.api.matching import Match
 from podidentity.api.meta import BINDING_LABEL, Meta
 from podidentity.api.workloads import Pod, PodSpec, PodStatus
-from podidentity.controller.desired import Match
 from podidentity.controller.objects import MANAGED_BY, OURS
 
 SUBSCRIPTION = "/subscriptions/s/resourcegroups/g/providers/microsoft.managedidentity/userassignedidentities"

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.api.identities import AssignedState
+from podidentity.api.matching import Match
 from podidentity.controller.changes import Changes, changes, outdated
-from podidentity.controller.desired import Match, desired
+from podidentity.controller.desired import desired
 from tests.controller import builders
 from tests.controller.builders import assigned, binding, identity, pod
 

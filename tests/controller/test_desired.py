@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.controller.desired import DEFAULT_NAMESPACE, desired
+from podidentity.api.matching import DEFAULT_NAMESPACE
+from podidentity.controller.desired import desired
 from tests.controller import builders
 from tests.controller.builders import binding, identity, pod
 

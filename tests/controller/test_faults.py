@@ -271,3 +271,56 @@ async def test_a_state_that_was_decided_for_another_identity_is_not_written(sign
         assert await world.assigned() == {"default/p-default-x": "Created"}
         await asyncio.sleep(QUIET)
         await at_peace(world, pool={"y"})
+
+
+@virtual_time
+async def test_an_identity_that_somebody_takes_off_by_hand_comes_back_within_minutes(signing_key):
+    async with a_world(signing_key) as world, world.controller():
+        await world.bind("x")
+        await world.pod("p", "x")
+        await asyncio.sleep(2 * DONE)
+        world.put_by_hand("pool")
+        assert world.on("pool") == set()
+        await asyncio.sleep(180 * 1.2 + 2 * DONE)
+        await at_peace(world, pool={"x"})
+
+
+@virtual_time
+async def test_what_an_administrator_assigns_after_arm_refused_it_to_us_is_not_ours(signing_key):
+    async with a_world(signing_key) as world, world.controller(unassign_after=0.0):
+        await world.bind("x")
+        refuse(world, "x")
+        await world.pod("p", "x")
+        await asyncio.sleep(5)
+        world.put_by_hand("pool", "x")
+        await world.delete(PODS, "p")
+        await asyncio.sleep(3600)
+        assert world.on("pool") == {"x"}
+
+
+@virtual_time
+async def test_a_long_retry_after_of_arm_is_obeyed(signing_key):
+    async with a_world(signing_key) as world, world.controller():
+        await world.bind("x")
+        world.arm.faults.add(error_response(arm_errors.throttled(600)), method="PATCH", times=1)
+        await world.pod("p", "x")
+        await asyncio.sleep(590)
+        assert len(world.patches()) == 1
+        await asyncio.sleep(30)
+        await at_peace(world, pool={"x"})
+
+
+@virtual_time
+async def test_removals_do_not_wait_for_a_cluster_that_is_never_quiet(signing_key):
+    async with a_world(signing_key) as world:
+        await world.bind("x")
+        await world.bind("y")
+        async with world.controller(unassign_after=1.0):
+            await world.pod("p", "x")
+            await asyncio.sleep(2 * DONE)
+            await world.delete(PODS, "p")
+            for number in range(300):
+                await world.pod(f"q{number}", "y")
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(DONE)
+            assert "x" not in world.on("pool")

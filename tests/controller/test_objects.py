@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.api.identities import AssignedState, read_assigned_identity
+from podidentity.api.matching import Match
 from podidentity.api.meta import Key
 from podidentity.controller.changes import outdated
-from podidentity.controller.desired import Match
 from podidentity.controller.objects import assigned_body, assigned_name, assigned_patch, state_patch
 from podidentity.emulator.kubernetes.patches import merge_patch
 from tests.controller import builders

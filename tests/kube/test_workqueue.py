@@ -122,24 +122,6 @@ async def test_the_wish_of_the_server_is_kept():
 
 
 @virtual_time
-async def test_drained_waits_for_keys_that_are_worked_on():  # [TestQueueDrainageUsingShutDownWithDrain]
-    work = queue()
-    await work.drained()
-    work.add("a")
-    await work.get()
-    waiting = asyncio.ensure_future(work.drained())
-    await settle()
-    assert not waiting.done()
-    work.add("a")
-    work.done("a")
-    await settle()
-    assert not waiting.done()
-    await work.get()
-    work.done("a")
-    await waiting
-
-
-@virtual_time
 async def test_a_worker_that_is_cancelled_while_it_waits_takes_no_key_with_it():
     work = queue()
     waiting = asyncio.ensure_future(work.get())
@@ -262,7 +244,6 @@ def test_no_key_runs_twice_at_once_and_the_last_addition_is_always_followed_by_a
                     else:
                         work.add_after(value, 1.0)
                 await asyncio.sleep(200)
-                await work.drained()
         assert {key for key, since in dirtied.items() if finished.get(key, -1.0) < since - 1e-6} == set()
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

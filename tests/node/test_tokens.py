@@ -1,4 +1,6 @@
 import asyncio
+import base64
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +29,7 @@ class SlowImds:
     seconds: float = 1.0
     error: Exception | None = None
     life: float = AN_HOUR
+    text: str = ""
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -42,7 +45,11 @@ class SlowImds:
             self.at_once -= 1
         if error is not None:
             raise error
-        return Token(f"token-{number}", int(wall_clock() + self.life), int(wall_clock()), resource)
+        return Token(self.text or f"token-{number}", int(wall_clock() + self.life), int(wall_clock()), resource)
+
+
+def jwt(**claims: str) -> str:
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.signature"
 
 
 def service(imds: SlowImds, *, concurrency: int = 4) -> TokenService:
@@ -94,6 +101,26 @@ async def test_an_identity_without_client_id_is_asked_for_by_its_resource_id():
     bare = as_identity(identity(clientID=""))
     await service(imds).token(bare, "a")
     assert imds.calls == [("a", "", bare.resource_id)]
+
+
+@virtual_time
+async def test_a_token_of_another_identity_than_the_resource_id_names_is_not_served():
+    imds = SlowImds(text=jwt(xms_mirid=ONE.resource_id.replace("one", "kubelet")))
+    with pytest.raises(TokenRefused, match="do not match") as caught:
+        await service(imds).token(ONE, "vault")
+    assert caught.value.status == 403
+
+
+@virtual_time
+@pytest.mark.parametrize("text", ["opaque", "a.b.c", "a.AAAA.c"], ids=["opaque", "no JSON", "no text"])
+async def test_a_token_that_does_not_say_whose_it_is_is_served(text):
+    assert (await service(SlowImds(text=text)).token(ONE, "vault")).access_token == text
+
+
+@virtual_time
+async def test_a_token_whose_claim_differs_by_case_alone_is_served():
+    text = jwt(xms_mirid=ONE.resource_id.upper())
+    assert (await service(SlowImds(text=text)).token(ONE, "vault")).access_token == text
 
 
 @virtual_time
