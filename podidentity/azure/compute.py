@@ -75,6 +75,13 @@ class Compute:
         self._transport = transport
         self._clients: dict[str, ComputeManagementClient] = {}
 
+    async def log_in(self) -> None:
+        """Get the first token now: the first pod then need not wait for it, and what is wrong is said at the start.
+
+        Raises CredentialError.
+        """
+        await self._credential.get_token(scope(self._cloud.audience))
+
     async def read(self, target: Target) -> IdentitySet:
         """Return what is on the target now."""
         operations = self._operations(target)

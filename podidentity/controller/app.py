@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from podidentity.api.meta import Key
 from podidentity.azure.compute import Compute, shared_transport
 from podidentity.azure.credentials import ManagedIdentityCredential, ServicePrincipalCredential
+from podidentity.azure.errors import AzureError
 from podidentity.azure.imds import ImdsClient
 from podidentity.controller.fleet import Fleet
 from podidentity.controller.reconcile import Reconciler
@@ -54,7 +55,7 @@ async def run(settings: ControllerSettings, stop: asyncio.Event) -> None:
         endpoints = Endpoints(registry=registry, ready=controller.problem, active=lambda: not controller.problem())
         await stack.enter_async_context(serving(endpoints, sockets, drain=_DRAIN, keep_alive=_KEEP_ALIVE))
         _log.info("controller_started", api_server=transport.server, cloud=settings.azure.cloud.name)
-        await run_until(stop, controller.run())
+        await run_until(stop, _logged_in(machines, controller))
         _log.info("controller_stopped")
 
 
@@ -126,6 +127,18 @@ class Controller:
             )
             tasks.create_task(reconciler.run(), name="reconciler")
             tasks.create_task(fleet.run(), name="fleet")
+
+
+async def _logged_in(machines: Compute, controller: Controller) -> None:
+    """Run the controller, and log in to Azure beside it."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(controller.run(), name="controller")
+        try:
+            await machines.log_in()
+        except AzureError as error:
+            _log.warning("azure_login_failed", error=str(error))
+        else:
+            _log.info("azure_login_succeeded")
 
 
 async def _machines(settings: ControllerSettings, stack: AsyncExitStack) -> Compute:
