@@ -1,5 +1,5 @@
 """The shapes of IMDS's identity endpoint on the wire. Source: Azure IMDS documentation; what clients need of it is in
-docs/wire.md. Every value of a token answer is a string that is never empty where clients parse a number.
+docs/answers.md. Every value of a token answer is a string that is never empty where clients parse a number.
 """
 
 import base64

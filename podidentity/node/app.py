@@ -7,12 +7,11 @@ identities of the machine
 
 import asyncio
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing, closing
 
 import aiohttp
 import structlog
 from prometheus_client import CollectorRegistry
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from podidentity.azure.imds import ImdsClient
 from podidentity.kube.caches import Caches
@@ -49,19 +48,21 @@ async def run(settings: NodeSettings, stop: asyncio.Event) -> None:
     rules = _rules(settings)
     redirect.preflight(rules)
     async with AsyncExitStack() as stack:
+        probes = _opened(stack, settings.probe_port, "0.0.0.0", flag="--http-probe-port")
+        metrics = _opened(stack, settings.metrics_port, "0.0.0.0", flag="--prometheus-port")
+        addresses = (str(rules.listen_address), "127.0.0.1")
+        pods = _opened(stack, rules.listen_port, *addresses, flag="--nmi-port, --nmi-listen-address")
+        # From here on pods wait for us or are refused: they do not reach the real service any more.
+        redirect.apply(rules)
         transport = await connect(settings.kubeconfig)
         stack.push_async_callback(transport.close)
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
         agent = Agent(settings, rules, transport, session, NodeMetrics(registry))
         endpoints = Endpoints(registry=registry, ready=agent.problem, active=lambda: not agent.problem())
-        for app, sockets, protocol in (
-            (endpoints, _probe_sockets(settings), HttpToolsProtocol),
-            (agent.server.app, _pod_sockets(rules), PodProtocol),
-        ):
-            server = serving(app, sockets, drain=_DRAIN, keep_alive=_KEEP_ALIVE, protocol=protocol)
-            await stack.enter_async_context(server)
-        # From here on pods are refused rather than passed on to the real service.
-        redirect.apply(rules)
+        served = serving(endpoints, probes + metrics, drain=_DRAIN, keep_alive=_KEEP_ALIVE)
+        await stack.enter_async_context(served)
+        served = serving(agent.server.app, pods, drain=_DRAIN, keep_alive=_KEEP_ALIVE, protocol=PodProtocol)
+        await stack.enter_async_context(served)
         _log.info("node_started", node=settings.node, listen=str(rules.listen_address), api_server=transport.server)
         await run_until(stop, agent.run())
         _log.info("node_stopped", rules="stay: pods are refused until an agent runs again")
@@ -125,11 +126,12 @@ class Agent:
         while True:
             try:
                 self._rules_hold = redirect.installed(self._rules)
-                async for _ in drifts(self._rules, self._settings.rules_interval):
-                    self._rules_hold = False
-                    redirect.apply(self._rules)
-                    self._rules_hold = True
-                    _log.warning("rules_reasserted", table=self._rules.table)
+                async with aclosing(drifts(self._rules, self._settings.rules_interval)) as drifted:
+                    async for _ in drifted:
+                        self._rules_hold = False
+                        redirect.apply(self._rules)
+                        self._rules_hold = True
+                        _log.warning("rules_reasserted", table=self._rules.table)
             except NetfilterError as error:
                 self._rules_hold = False
                 _log.error("rules_failed", error=str(error), retry_in=_RULES_RETRY)
@@ -145,13 +147,6 @@ def _rules(settings: NodeSettings) -> Redirect:
     )
 
 
-def _probe_sockets(settings: NodeSettings) -> list[socket.socket]:
-    return [
-        listen("0.0.0.0", settings.probe_port, flag="--http-probe-port"),
-        listen("0.0.0.0", settings.metrics_port, flag="--prometheus-port"),
-    ]
-
-
-def _pod_sockets(rules: Redirect) -> list[socket.socket]:
-    addresses = (str(rules.listen_address), "127.0.0.1")
-    return [listen(address, rules.listen_port, flag="--nmi-port") for address in addresses]
+def _opened(stack: AsyncExitStack, port: int, *addresses: str, flag: str) -> list[socket.socket]:
+    """Open listening sockets that are closed with the stack."""
+    return [stack.enter_context(closing(listen(address, port, flag=flag))) for address in addresses]

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 from podidentity.node import nfnetlink, nftables
@@ -13,7 +13,7 @@ from podidentity.node.redirect import Redirect, installed
 _BETWEEN_REPAIRS_SECONDS = 0.1
 
 
-async def drifts(redirect: Redirect, look_anyway: float = 60.0) -> AsyncIterator[None]:
+async def drifts(redirect: Redirect, look_anyway: float) -> AsyncGenerator[None, None]:
     """Yield each time the kernel's rules are not (any more) those of the redirect, until they are put right.
 
     A change reported by the kernel is only the reason to look, so that what the caller repairs does not count as

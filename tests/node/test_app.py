@@ -218,7 +218,8 @@ def test_a_taken_port_ends_the_agent_with_the_flag_to_change(isolated):
             with netns.socket_in("node", socket.AF_INET, "0.0.0.0", 2579):
                 code, words = await ended(place)
             assert code == 1
-            assert "10.240.0.4:2579 is taken by another program (flag --nmi-port)" in words
+            assert "10.240.0.4:2579 is taken" in words
+    assert "--nmi-port" in words
             assert "Traceback" not in words
             assert not rules_hold()  # somebody else's listener must not get what pods send
 

@@ -243,7 +243,7 @@ def test_foreign_changes_are_noticed_and_repaired_at_once(isolated, command):
     async def in_node():
         noticed: list[str] = []
         async with asyncio.timeout(AT_ONCE):
-            async for _ in drifts(REDIRECT):
+            async for _ in drifts(REDIRECT, 60.0):
                 if noticed:
                     break
                 noticed.append("nothing was there")
@@ -275,7 +275,7 @@ def test_own_changes_do_not_count_as_drift(isolated):
         times = 0
         try:
             async with asyncio.timeout(0.5):
-                async for _ in drifts(REDIRECT):
+                async for _ in drifts(REDIRECT, 60.0):
                     times += 1
                     redirects.apply(REDIRECT)
         except TimeoutError:
@@ -291,7 +291,7 @@ def test_a_drift_that_nobody_repairs_is_told_again_but_not_all_the_time(isolated
         times = 0
         try:
             async with asyncio.timeout(0.5):
-                async for _ in drifts(REDIRECT):
+                async for _ in drifts(REDIRECT, 60.0):
                     times += 1
         except TimeoutError:
             pass
