@@ -219,7 +219,7 @@ def test_a_taken_port_ends_the_agent_with_the_flag_to_change(isolated):
                 code, words = await ended(place)
             assert code == 1
             assert "10.240.0.4:2579 is taken" in words
-    assert "--nmi-port" in words
+            assert "--nmi-port" in words
             assert "Traceback" not in words
             assert not rules_hold()  # somebody else's listener must not get what pods send
 
