@@ -51,6 +51,8 @@ clean:  ## Remove what the other commands made inside the clone.
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found (set PYTHON=...)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo "Python 3.11 or newer is needed; $(PYTHON) is not (set PYTHON=...)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	    { echo "$(PYTHON) cannot make environments here: install its venv module (Debian: apt install python3-venv)"; exit 1; }
 	@$(PYTHON) -m venv .venv

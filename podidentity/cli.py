@@ -25,42 +25,36 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut the names of flags off at 80 columns
 )
 
-_KUBERNETES, _AZURE, _ANSWERS, _SERVING = "Kubernetes", "Azure", "What pods are answered", "Logs, health, metrics"
+_INTERRUPTED = 130
+"""What a shell reports for Ctrl-C."""
+_LONGEST_OPERATION = 60.0
+"""Seconds: the node agent holds the demo's first request for 80."""
 _ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def _flag(names: str, text: str, panel: str, **options: Any) -> Any:
-    return typer.Option(*names.split(), help=text, rich_help_panel=panel, **options)
+def _flag(names: str, text: str, **options: Any) -> Any:
+    return typer.Option(*names.split(), help=text, **options)
 
 
-def _port(name: str, text: str, panel: str) -> Any:
-    return _flag(name, text, panel, min=1, max=65535)
+def _port(name: str, text: str) -> Any:
+    return _flag(name, text, min=1, max=65535)
 
 
-def _switch(name: str, text: str, panel: str, **options: Any) -> Any:
-    return typer.Option(f"--{name}/--no-{name}", help=text, rich_help_panel=panel, **options)
+def _switch(name: str, text: str, **options: Any) -> Any:
+    return typer.Option(f"--{name}/--no-{name}", help=text, **options)
 
 
-Kubeconfig = Annotated[
-    str, _flag("--kubeconfig", "Kubeconfig file; else KUBECONFIG, else the pod's own account.", _KUBERNETES)
-]
+Kubeconfig = Annotated[str, _flag("--kubeconfig", "Kubeconfig file; else KUBECONFIG, else the pod's own account.")]
 Namespaced = Annotated[
-    bool,
-    _switch(
-        "forceNamespaced",
-        "Identity, binding and pod must share a namespace.",
-        _KUBERNETES,
-        envvar="FORCENAMESPACED",
-    ),
+    bool, _switch("forceNamespaced", "Identity, binding and pod must share a namespace.", envvar="FORCENAMESPACED")
 ]
-LogFormat = Annotated[str, _flag("--log-format", "json or text; json unless at a terminal.", _SERVING)]
-Verbosity = Annotated[int, _flag("-v --v", "5 and above: debug.", _SERVING)]
-ProbePort = Annotated[
-    int, _flag("--http-probe-port", "Port of /healthz, /livez and /readyz.", _SERVING, min=1, max=65535)
-]
-MetricsPort = Annotated[int, _port("--prometheus-port", "Port of /metrics.", _SERVING)]
+LogFormat = Annotated[str, _flag("--log-format", "json or text; json unless at a terminal.")]
+Verbosity = Annotated[int, _flag("-v --v", "5 and above: debug.")]
+ProbePort = Annotated[int, _port("--http-probe-port", "Port of /healthz, /livez and /readyz.")]
+MetricsPort = Annotated[int, _port("--prometheus-port", "Port of /metrics.")]
 
 
 @app.callback()
@@ -70,24 +64,34 @@ def _root() -> None:
 
 @app.command(epilog=unneeded_words(CONTROLLER_UNNEEDED))
 def controller(
+    # Kubernetes
     kubeconfig: Kubeconfig = "",
-    cloudconfig: Annotated[
-        str, _flag("--cloudconfig", "azure.json; without it CLOUD, TENANT_ID, CLIENT_ID, ... count.", _AZURE)
-    ] = "",
     namespaced: Namespaced = False,
+    workers: Annotated[int, _flag("--createDeleteBatch", "Pods reconciled at once.", min=1)] = 20,
+    # Azure
+    cloudconfig: Annotated[
+        str, _flag("--cloudconfig", "azure.json; without it CLOUD, TENANT_ID, CLIENT_ID, ... count.")
+    ] = "",
     unassign: Annotated[
         str,
         _flag(
             "--unassign",
             "When an identity that no pod uses any more leaves its machine: immediate, never, or after a duration.",
-            _AZURE,
             metavar="immediate|never|DURATION",
         ),
     ] = "10s",
     immutable: Annotated[
-        str, _flag("--immutable-user-msis", "Client IDs, separated by commas, that never leave a machine.", _AZURE)
+        str, _flag("--immutable-user-msis", "Client IDs, separated by commas, that never leave a machine.")
     ] = "",
-    workers: Annotated[int, _flag("--createDeleteBatch", "Pods reconciled at once.", _KUBERNETES, min=1)] = 20,
+    reread: Annotated[
+        str,
+        _flag(
+            "--identity-assignment-reconcile-interval",
+            "When a machine that nothing happens to is read again: somebody else may have changed it.",
+            metavar="DURATION",
+        ),
+    ] = "3m",
+    # Logs, health, metrics
     probe_port: ProbePort = 8080,
     metrics_port: MetricsPort = 8888,
     log_format: LogFormat = "auto",
@@ -112,6 +116,7 @@ def controller(
                 namespaced=namespaced,
                 immutable_client_ids=frozenset(it.strip().lower() for it in immutable.split(",") if it.strip()),
                 unassign_after=_grace(unassign),
+                reread_after=_at_least_a_second(reread, "--identity-assignment-reconcile-interval"),
                 workers=workers,
                 probe_port=probe_port,
                 metrics_port=metrics_port,
@@ -123,57 +128,55 @@ def controller(
 
 @app.command(epilog=unneeded_words(NODE_UNNEEDED))
 def node(
-    name: Annotated[str, _flag("--node", "Name of this node.", _KUBERNETES, envvar="NODE_NAME")] = "",
+    # Kubernetes
+    name: Annotated[str, _flag("--node", "Name of this node.", envvar="NODE_NAME")] = "",
     kubeconfig: Kubeconfig = "",
     namespaced: Namespaced = False,
+    scale_features: Annotated[
+        bool, _switch("enableScaleFeatures", "Watch only the AzureAssignedIdentities of this node.")
+    ] = True,
+    mode: Annotated[str, _flag("--operation-mode", "standard; managed is not there yet.")] = "standard",
+    # Azure
+    metadata_address: Annotated[str, _flag("--metadata-ip", "Address of the metadata service.")] = "169.254.169.254",
+    metadata_port: Annotated[int, _port("--metadata-port", "Port of the metadata service.")] = 80,
+    # What pods are answered
     listen_address: Annotated[
         str,
         _flag(
             "--nmi-listen-address",
-            "Where redirected calls arrive; else HOST_IP, else the address of the default route.",
-            _ANSWERS,
+            "Address where redirected calls arrive; else HOST_IP, else the address of the default route.",
         ),
     ] = "",
-    listen_port: Annotated[int, _port("--nmi-port", "Port of the same.", _ANSWERS)] = 2579,
-    metadata_address: Annotated[str, _flag("--metadata-ip", "Address of the metadata service.", _AZURE)] = (
-        "169.254.169.254"
-    ),
-    metadata_port: Annotated[int, _port("--metadata-port", "Port of the same.", _AZURE)] = 80,
+    listen_port: Annotated[int, _port("--nmi-port", "Port where redirected calls arrive.")] = 2579,
+    host_ip: Annotated[str, _flag("--host-ip", "The node's address, as older charts pass it.")] = "",
     header_required: Annotated[
-        bool, _switch("metadata-header-required", "Refuse requests without `Metadata: true`.", _ANSWERS)
+        bool, _switch("metadata-header-required", "Refuse requests without `Metadata: true`.")
     ] = True,
     attempts: Annotated[
         int,
         _flag(
             "--retry-attempts-for-created",
             "Times --find-identity-retry-interval: how long a request waits for its assignment.",
-            _ANSWERS,
             min=0,
         ),
     ] = 16,
-    interval: Annotated[int, _flag("--find-identity-retry-interval", "Seconds.", _ANSWERS, min=0)] = 5,
+    interval: Annotated[int, _flag("--find-identity-retry-interval", "Seconds.", min=0)] = 5,
     stale_limit: Annotated[
         str,
         _flag(
             "--stale-cache-limit",
             "How long what is known counts while the API server is silent.",
-            _ANSWERS,
             metavar="DURATION",
         ),
     ] = "10m",
+    # Rules, logs, health, metrics
     rules_interval: Annotated[
-        float,
-        _flag("--ipt-update-interval-sec", "Seconds between checks of the netfilter rules.", _SERVING, min=1),
+        float, _flag("--ipt-update-interval-sec", "Seconds between checks of the netfilter rules.", min=1)
     ] = 60.0,
-    scale_features: Annotated[
-        bool, _switch("enableScaleFeatures", "Watch only the AzureAssignedIdentities of this node.", _KUBERNETES)
-    ] = True,
-    mode: Annotated[str, _flag("--operation-mode", "standard; managed is not there yet.", _KUBERNETES)] = "standard",
     probe_port: ProbePort = 8080,
     metrics_port: MetricsPort = 9090,
     log_format: LogFormat = "auto",
     verbosity: Verbosity = 0,
-    host_ip: Annotated[str, _flag("--host-ip", "The node's address, as older charts pass it.", _ANSWERS)] = "",
 ) -> None:
     """Answer the token requests of this node's pods (upstream: NMI).
 
@@ -210,13 +213,14 @@ def node(
 @app.command()
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave everything running until Ctrl-C, and say how to play with it.")
+        bool, _flag("--keep", "Leave everything running until Ctrl-C, and say how to play with it.")
     ] = False,
     kubeconfig: Annotated[
-        str, typer.Option("--kubeconfig", help="Use this real API server, an empty one, in place of the stand-in.")
+        str, _flag("--kubeconfig", "Use this real API server, an empty one, in place of the stand-in.")
     ] = "",
     operation_seconds: Annotated[
-        float, typer.Option("--operation-seconds", help="How long Azure takes to change the scale set.", min=0)
+        float,
+        _flag("--operation-seconds", "How long Azure takes to change the scale set.", min=0, max=_LONGEST_OPERATION),
     ] = 4.0,
 ) -> None:
     """Show the main job on this machine: a pod gets its token, end to end.
@@ -237,7 +241,13 @@ def demo(
 
 def main() -> None:
     """Run the program: the entry point of the package."""
-    words = sys.argv[1:]
+    try:
+        _main(sys.argv[1:])
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _main(words: list[str]) -> None:
     if "--version" in words:  # upstream's programs take it anywhere
         typer.echo(f"podidentity {__version__}")
         return
@@ -311,6 +321,13 @@ def _seconds(text: str, flag: str) -> float:
         return parse_duration(text)
     except InvalidValue as error:
         raise ConfigurationError(f"{flag}: {error}") from None
+
+
+def _at_least_a_second(text: str, flag: str) -> float:
+    seconds = _seconds(text, flag)
+    if seconds < 1:
+        raise ConfigurationError(f"{flag}: {text} is too short; Azure limits how often it is asked")
+    return seconds
 
 
 def _ipv4(text: str, flag: str) -> IPv4Address:

@@ -13,6 +13,8 @@ from podidentity.api.errors import ConfigurationError
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 """Go's strconv.ParseBool."""
+_AS_IT_IS = "\b"
+"""Before a paragraph that click must not wrap: it would break lines inside the names of flags."""
 _SHORT = re.compile(r"-[a-zA-Z]=.*")
 
 
@@ -31,34 +33,33 @@ _COMMON = {
 }
 CONTROLLER_UNNEEDED: Mapping[str, Unneeded] = _COMMON | {
     "--leader-election-instance": Unneeded("no election yet: run one replica"),
-    "--leader-election-namespace": Unneeded("the same"),
-    "--leader-election-name": Unneeded("the same"),
-    "--leader-election-duration": Unneeded("the same"),
+    "--leader-election-namespace": Unneeded("no election yet: run one replica"),
+    "--leader-election-name": Unneeded("no election yet: run one replica"),
+    "--leader-election-duration": Unneeded("no election yet: run one replica"),
     "--syncRetryDuration": Unneeded("every change is acted on as it comes"),
     "--clientQps": Unneeded("the API server's own fairness decides"),
     "--enableScaleFeatures": Unneeded("objects always carry their node's label", is_switch=True),
     "--enable-type-upgrade": Unneeded("old field names are read as they are", is_switch=True),
-    "--type-upgrade-status-key": Unneeded("the same"),
-    "--config-map-name": Unneeded("the same"),
+    "--type-upgrade-status-key": Unneeded("old field names are read as they are"),
+    "--config-map-name": Unneeded("old field names are read as they are"),
     "--update-user-msi-max-retry": Unneeded("retries back off and never end"),
-    "--update-user-msi-retry-interval": Unneeded("the same"),
-    "--identity-assignment-reconcile-interval": Unneeded("a machine is read before each change"),
+    "--update-user-msi-retry-interval": Unneeded("retries back off and never end"),
 }
 NODE_UNNEEDED: Mapping[str, Unneeded] = _COMMON | {
     "--MICNamespace": Unneeded("no pod is trusted by its name"),
     "--retry-attempts-for-assigned": Unneeded("waiting ends with the event that it waits for"),
     "--block-instance-metadata": Unneeded("pods get nothing but tokens", is_switch=True),
     "--allow-network-plugin-kubenet": Unneeded("kubenet is not checked", is_switch=True),
-    "--kubelet-config": Unneeded("the same"),
+    "--kubelet-config": Unneeded("kubenet is not checked"),
     "--set-retry-after-header": Unneeded("it is set wherever a retry helps", is_switch=True),
     "--enable-conntrack-deletion": Unneeded("older connections are always reset", is_switch=True),
 }
 
 
 def unneeded_words(flags: Mapping[str, Unneeded]) -> str:
-    """Return the paragraph for `--help`."""
-    words = "; ".join(f"{name} ({flag.why})" for name, flag in flags.items())
-    return f"Taken because upstream's manifests pass them, without effect: {words}."
+    """Return the paragraphs for `--help`."""
+    lines = "\n".join(f"{name} ({flag.why})" for name, flag in flags.items())
+    return f"Taken because upstream's manifests pass them, without effect:\n\n{_AS_IT_IS}\n{lines}"
 
 
 def from_pflag(

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 
 import pytest
+import typer
+
+from podidentity.cli import app
 
 SERVICE_PRINCIPAL = {"TENANT_ID": "t", "CLIENT_ID": "c", "CLIENT_SECRET": "very-secret"}
 
@@ -19,7 +23,7 @@ def podidentity(*words: str, **environment: str) -> "subprocess.CompletedProcess
         text=True,
         timeout=20,
         check=False,
-        env={**kept, **environment, "COLUMNS": "200"},
+        env={**kept, "COLUMNS": "200", **environment},
     )
 
 
@@ -37,6 +41,41 @@ def test_every_command_explains_itself(command):
     shown = podidentity(command, "--help")
     assert shown.returncode == 0
     assert "Usage" in shown.stdout
+
+
+@pytest.mark.parametrize("command", ["controller", "node", "demo"])
+@pytest.mark.parametrize("columns", ["80", ""], ids=["a terminal", "a pipe"])
+def test_help_shows_every_flag_in_full_and_no_frames(command, columns):
+    shown = podidentity(command, "--help", COLUMNS=columns).stdout
+    root = typer.main.get_command(app)
+    assert isinstance(root, typer.core.TyperGroup)
+    for flag in (name for parameter in root.commands[command].params for name in parameter.opts):
+        assert re.search(rf"(^|[ ,]){flag}\b", shown, re.MULTILINE), flag
+    assert all(len(line) <= 80 for line in shown.split("Taken because")[0].splitlines())
+    assert shown.isascii()
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "61", "-1"])
+def test_an_operation_that_outlasts_the_waiting_request_is_refused(seconds):
+    ended = podidentity("demo", "--operation-seconds", seconds)
+    assert ended.returncode == 2
+    assert "--operation-seconds" in ended.stderr
+
+
+def test_ctrl_c_while_something_is_imported_ends_without_a_traceback():
+    script = (
+        "import signal, sys\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "from podidentity.cli import main\n"
+        "class Impatient(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'podidentity.emulator.demo.run': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "sys.argv[1:] = ['demo']\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("words", [["--version"], ["controller", "--version"], ["node", "--version"]])
@@ -89,7 +128,7 @@ def test_a_taken_port_names_its_flag(tmp_path):
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         line = complaint("controller", f"--kubeconfig={kubeconfig}", f"--http-probe-port={port}", **SERVICE_PRINCIPAL)
-    assert f":{port} is taken by another program (flag --http-probe-port)" in line
+    assert f":{port} is taken by another program, or by another flag (flag --http-probe-port)" in line
 
 
 def test_a_node_without_a_name_says_how_to_give_one():
@@ -105,6 +144,7 @@ def test_a_mode_that_is_not_there_is_refused_rather_than_ignored():
     [
         (["controller", "--unassign=3y"], "'3y' is no duration"),
         (["controller", "--forceNamespaced=maybe"], "must be true or false"),
+        (["controller", "--identity-assignment-reconcile-interval=0s"], "is too short"),
         (["node", "--node=n", "--metadata-ip=here"], "--metadata-ip 'here' is no IPv4 address"),
         (["node", "--node=n", "--stale-cache-limit=x"], "--stale-cache-limit: 'x' is no duration"),
     ],

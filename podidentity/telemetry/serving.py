@@ -30,9 +30,8 @@ def listen(address: str, port: int, *, flag: str) -> socket.socket:
         opened.listen(1024)
     except OSError as error:
         opened.close()
-        reason = (
-            "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-        )
+        taken = error.errno == errno.EADDRINUSE
+        reason = "is taken by another program, or by another flag" if taken else f"cannot be used: {error.strerror}"
         raise ConfigurationError(f"{address}:{port} {reason} (flag {flag})") from error
     opened.setblocking(False)
     return opened

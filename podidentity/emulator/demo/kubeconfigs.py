@@ -18,11 +18,17 @@ _PORTS = {"https": 443, "http": 80}
 class Given:
     """A real API server as a kubeconfig describes it, with every file read into the text."""
 
+    path: Path
     host: str
     port: int
     scheme: str
     cluster: dict[str, Any]
     user: dict[str, Any]
+
+    @property
+    def server(self) -> str:
+        """Return the server as its user wrote it."""
+        return str(self.cluster["server"])
 
     def at(self, address: str, port: int) -> str:
         """Return a kubeconfig that reaches the server at another address, and checks its certificate as before."""
@@ -41,27 +47,54 @@ def stand_in(server: str, ca_pem: bytes, token: str) -> str:
 def given(path: Path) -> Given:
     """Read the current context of a user's kubeconfig. Raises ConfigurationError."""
     try:
-        config = yaml.safe_load(path.read_text())
-        context = _named(config["contexts"], config["current-context"])["context"]
-        cluster = _self_contained(_named(config["clusters"], context["cluster"])["cluster"], path.parent)
-        user = _self_contained(_named(config["users"], context["user"])["user"] or {}, path.parent)
-        server = urlsplit(cluster["server"])
+        return _read(path)
+    except OSError as error:
+        named = "" if error.filename == str(path) else f"{error.filename}: "  # a certificate or key that it names
+        problem = f"{named}{error.strerror}"
     except yaml.YAMLError:
-        raise ConfigurationError(f"the kubeconfig {path} cannot be read: it is no YAML") from None
-    except (OSError, KeyError, TypeError, AttributeError, StopIteration) as error:
-        raise ConfigurationError(f"the kubeconfig {path} cannot be read: {type(error).__name__} {error}") from None
+        problem = "it is no YAML"
+    except UnicodeDecodeError:
+        problem = "it is no text"
+    except _Unusable as error:
+        problem = str(error)
+    raise ConfigurationError(f"the kubeconfig {path} cannot be used: {problem}")
+
+
+class _Unusable(Exception):
+    """Says what is wrong with a kubeconfig."""
+
+
+def _read(path: Path) -> Given:
+    config = yaml.safe_load(path.read_text())
+    if not isinstance(config, dict) or not isinstance(name := config.get("current-context"), str) or not name:
+        raise _Unusable("it has no current-context")
+    context = _named(config, "context", name)
+    cluster = _self_contained(_named(config, "cluster", context.get("cluster")), path.parent)
+    user = _self_contained(_named(config, "user", context.get("user")), path.parent)
     if "exec" in user or "auth-provider" in user:
-        raise ConfigurationError(
-            f"the kubeconfig {path} logs in with a program, which has no network inside the demo: "
+        raise _Unusable(
+            "it logs in with a program, which has no network inside the demo: "
             "give one with a token or a client certificate"
         )
+    try:
+        server = urlsplit(cluster.get("server") or "")
+        port = server.port
+    except (ValueError, AttributeError):
+        raise _Unusable(f"its server {cluster['server']!r} is no URL") from None
     if not server.hostname or server.scheme not in _PORTS:
-        raise ConfigurationError(f"the kubeconfig {path} names no server: {cluster['server']!r}")
-    return Given(server.hostname, server.port or _PORTS[server.scheme], server.scheme, cluster, user)
+        raise _Unusable(f"it names no server: {cluster.get('server')!r}")
+    return Given(path, server.hostname, port or _PORTS[server.scheme], server.scheme, cluster, user)
 
 
-def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(entry for entry in entries if entry["name"] == name)
+def _named(config: dict[str, Any], kind: str, name: Any) -> dict[str, Any]:
+    """Return the context, cluster or user of a name; `users: [{name: a, user: {...}}]` is how each is kept."""
+    entries = config.get(f"{kind}s")
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and entry.get("name") == name:
+            found = entry.get(kind) or {}
+            if isinstance(found, dict):
+                return found
+    raise _Unusable(f"it has no {kind} {name!r}")
 
 
 def _self_contained(section: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -69,9 +102,9 @@ def _self_contained(section: dict[str, Any], folder: Path) -> dict[str, Any]:
     result = dict(section)
     for name in _FILES:
         if file := result.pop(name, None):
-            result[f"{name}-data"] = base64.b64encode((folder / file).read_bytes()).decode()
+            result[f"{name}-data"] = base64.b64encode((folder / str(file)).read_bytes()).decode()
     if file := result.pop("tokenFile", None):
-        result["token"] = (folder / file).read_text().strip()
+        result["token"] = (folder / str(file)).read_text().strip()
     return result
 
 

@@ -104,7 +104,7 @@ async def output_of(network: str, *command: str, seconds: float) -> str:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        stack.callback(_kill, process)
+        stack.push_async_callback(_kill, process)
         try:
             async with asyncio.timeout(seconds):
                 printed, _ = await process.communicate()
@@ -120,9 +120,10 @@ def curl(url: str, *headers: str) -> list[str]:
     return [*program, url, *(word for header in headers for word in ("-H", header)), "-s"]
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
         process.kill()
+        await process.wait()
 
 
 def python(module: str) -> list[str]:

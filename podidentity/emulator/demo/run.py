@@ -14,6 +14,7 @@ from podidentity.emulator.lab.isolation import run_isolated
 from podidentity.emulator.lab.preflight import explain_missing
 from podidentity.emulator.lab.relay import Outside
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _INTERRUPTED = 130
 """What a shell reports for Ctrl-C."""
 
@@ -52,8 +53,15 @@ def _inside(options: Options, outside: Outside) -> int:
 
 
 async def _interruptible(story: Story) -> None:
-    """Treat SIGTERM like Ctrl-C: both cancel the story, which then takes everything back."""
-    task = asyncio.current_task()
+    """Treat SIGTERM and a closed terminal like Ctrl-C: each cancels the story, which then takes everything back."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+    def first() -> None:
+        for number in _ENDING:  # a terminal that closes sends it twice: the second must not cut the end short
+            loop.add_signal_handler(number, lambda: None)
+        task.cancel()
+
+    for number in _ENDING:
+        loop.add_signal_handler(number, first)
     await story.run()

@@ -1,5 +1,6 @@
 """What the demo shows: each step as it runs, with its time, and a table at the end."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ class Screen:
             with self._console.status(escape(title)):
                 yield
         except BaseException as error:
-            self._end(Step(title, time.monotonic() - started, str(error) or type(error).__name__))
+            self._end(Step(title, time.monotonic() - started, _problem(error)))
             raise
         self._end(Step(title, time.monotonic() - started))
 
@@ -63,7 +64,8 @@ class Screen:
         table.add_column("seconds", justify="right")
         table.add_column("result")
         for step in self.steps:
-            result = "[green]ok[/green]" if not step.problem else f"[red]{escape(step.problem)}[/red]"
+            first, *_ = step.problem.splitlines() or [""]  # the rest was shown when the step ended
+            result = f"[red]{escape(first)}[/red]" if first else "[green]ok[/green]"
             table.add_row(escape(step.title), f"{step.seconds:.2f}", result)
         self._console.print()
         self._console.print(table)
@@ -74,3 +76,9 @@ class Screen:
         self._console.print(f"  {mark} {step.seconds:6.2f} s  {escape(step.title)}")
         if step.problem:
             self.say(step.problem)
+
+
+def _problem(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return "interrupted"
+    return str(error) or type(error).__name__

@@ -11,10 +11,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from podidentity.api.errors import PodIdentityError
 from podidentity.emulator.demo import programs
 from podidentity.emulator.demo.azure import CLIENT_ID, SCALE_SET, DemoAzure
 from podidentity.emulator.demo.cluster import NAMESPACE, DemoCluster
+from podidentity.emulator.demo.keep import hints, keep_running
 from podidentity.emulator.demo.kubeconfigs import Given, stand_in
+from podidentity.emulator.demo.kubelet import Kubelet
 from podidentity.emulator.demo.programs import Program
 from podidentity.emulator.demo.screen import Screen, StepFailed
 from podidentity.emulator.kubernetes.app import kubernetes_app
@@ -23,8 +26,7 @@ from podidentity.emulator.lab.network import GATEWAY, Attach, Lab
 from podidentity.emulator.lab.relay import Outside
 from podidentity.emulator.serving import serve
 from podidentity.emulator.tls import CertificateAuthority, trust_bundle, trust_environment
-from podidentity.kube.client import KubeClient
-from podidentity.kube.transport import connect
+from podidentity.kube.transport import HttpTransport, connect
 
 NODE = "node-0"
 _NODE_ADDRESS = IPv4Address("10.240.0.4")
@@ -45,6 +47,8 @@ _START_SECONDS = 30.0
 """For a program to become ready: it takes one or two; a busy machine many."""
 _ANSWER_SECONDS = 30.0
 _ASSIGN_SLACK = 30.0
+_GONE_SECONDS = 60.0
+"""For what an earlier demo left: a controller manager takes some seconds to finish a namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +80,18 @@ class Story:
         """Play all steps. Raises StepFailed, after which everything is taken back all the same."""
         async with AsyncExitStack() as stack:
             await self._build(stack)
-            cluster = await self._prepare(stack)
+            transport = await self._connect(stack)
+            cluster = await self._prepare(stack, transport)
             controller, node = await self._start_programs(stack)
+            kubelet = Kubelet(transport, NODE, {name: str(address) for name, (address, _) in _PODS.items()})
             try:
-                await self._use(cluster)
+                await self._use(cluster, kubelet)
             except (StepFailed, OSError, TimeoutError):
                 self._show_logs(controller, node)
                 raise
             if self._options.keep:
-                await self._keep_running()
+                self._screen.print(self._hints(controller, node))
+                await keep_running(self._screen, kubelet, controller, node)
             else:
                 await self._release(cluster)
             with self._screen.step("SIGTERM ends both programs; the rules stay, so pods are refused"):
@@ -123,12 +130,33 @@ class Story:
             outside = stand_in(f"https://127.0.0.1:{port}", self._ca.pem, _STAND_IN_TOKEN)
             (self._options.folder / "kubeconfig").write_text(outside)
 
-    async def _prepare(self, stack: AsyncExitStack) -> DemoCluster:
+    async def _connect(self, stack: AsyncExitStack) -> HttpTransport:
+        given = self._options.given
+        if given is None:
+            return await self._open(stack)
+        with self._screen.step(f"The API server {given.server} answers"):
+            try:
+                transport = await self._open(stack)
+                await DemoCluster(transport).check_answers()
+            except PodIdentityError as error:
+                said = str(error).replace(f"{GATEWAY}:{_API_PORT}", f"{given.host}:{given.port}")
+                raise StepFailed(said.replace(str(self._kubeconfig), str(given.path))) from error
+        with self._screen.step("It has no identities but those of a demo that was killed"):
+            cluster = DemoCluster(transport)
+            await cluster.refuse_if_used()
+            left = await cluster.clear_leftovers(seconds=_GONE_SECONDS)
+        if left:
+            self._screen.say(f"removed what an earlier demo left: {', '.join(left)}")
+        return transport
+
+    async def _open(self, stack: AsyncExitStack) -> HttpTransport:
         transport = await connect(str(self._kubeconfig))
         stack.push_async_callback(transport.close)
-        cluster = DemoCluster(KubeClient(transport))
-        await cluster.refuse_if_used()
-        stack.push_async_callback(cluster.clean_up)
+        return transport
+
+    async def _prepare(self, stack: AsyncExitStack, transport: HttpTransport) -> DemoCluster:
+        cluster = DemoCluster(transport)
+        stack.push_async_callback(cluster.take_back)
         with self._screen.step("The CRDs of manifests/crds are accepted, the node is registered"):
             await cluster.install_crds()
             await cluster.add_node(NODE, f"azure://{SCALE_SET}/virtualMachines/0")
@@ -172,12 +200,20 @@ class Story:
                     waiting.create_task(programs.until_ready(program, url, seconds=_START_SECONDS))
         return controller, node
 
-    async def _use(self, cluster: DemoCluster) -> None:
+    async def _use(self, cluster: DemoCluster, kubelet: Kubelet) -> None:
         """Apply the objects and let every kind of client ask."""
-        addresses = {name: str(address) for name, (address, _) in _PODS.items()}
         with self._screen.step("The README's AzureIdentity, AzureIdentityBinding and pods are applied"):
-            await cluster.apply(NODE, addresses)
+            await cluster.apply(NODE)
+            await kubelet.look()
         asking = asyncio.create_task(self._ask("bound"), name="curl in the pod")
+        try:
+            token = await self._see_assigned(cluster, asking)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)  # before the agent that it asks is taken away
+        await self._use_more(token)
+
+    async def _see_assigned(self, cluster: DemoCluster, asking: asyncio.Task[str]) -> str:
         with self._screen.step("AzureAssignedIdentity is Created; the scale set is being changed"):
             await cluster.wait_for_state("bound", "Created", seconds=_ASSIGN_SLACK)
         with self._screen.step("AzureAssignedIdentity is Assigned"):
@@ -189,7 +225,7 @@ class Story:
         self._screen.say(f"$ curl '{_TOKEN_URL}' -H Metadata:true -s\n{_claims(token)}")
         azure = self._options.operation_seconds
         self._screen.say(f"pod created → token: {took:.2f} s, of which Azure's operation took {azure:.2f} s")
-        await self._use_more(token)
+        return token
 
     async def _use_more(self, token: str) -> None:
         with self._screen.step("A second pod with the same binding: no change in Azure, its token at once"):
@@ -219,30 +255,17 @@ class Story:
             seconds = self._options.operation_seconds + _ASSIGN_SLACK
             await self._azure.wait_for_assigned("monitoring", seconds=seconds)
 
-    async def _keep_running(self) -> None:
-        run = self._options.folder
-        enter = self._outside.enter_command
-        self._screen.print(
-            "\n".join(
-                [
-                    "",
-                    "Everything goes on running until Ctrl-C. In another terminal:",
-                    f"  export KUBECONFIG={run / 'kubeconfig'}" if self._options.given is None else "",
-                    "  kubectl get azureassignedidentities -A",
-                    f"  kubectl -n {NAMESPACE} delete azureidentitybinding reader-binding",
-                    f"  {enter('bound')} curl '{_TOKEN_URL}' -H Metadata:true -s",
-                    f"  {enter(NODE)} curl '{_HOST_URL}' -H 'podns: {NAMESPACE}' -H 'podname: bound' -s",
-                    f"  tail -f {run / 'controller.log'} {run / 'node.log'}",
-                ]
-            )
+    def _hints(self, *running: Program) -> str:
+        given, enter = self._options.given, self._outside.enter_command
+        return hints(
+            kubeconfig=given.path if given else self._options.folder / "kubeconfig",
+            logs=[program.log for program in running],
+            pods=list(_PODS),
+            clients=[
+                f"{enter('bound')} curl '{_TOKEN_URL}' -H Metadata:true -s",
+                f"{enter(NODE)} curl '{_HOST_URL}' -H 'podns: {NAMESPACE}' -H 'podname: bound' -s",
+            ],
         )
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            # Ctrl-C is how this ends: take everything back in order.
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()
 
     async def _ask(self, pod: str) -> str:
         """Run the classic curl in a pod and return its token."""

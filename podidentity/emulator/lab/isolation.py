@@ -1,6 +1,6 @@
 """Runs a function in namespaces of its own, from which nothing can stay behind.
 
-    the caller ── relays for `Outside`, passes SIGINT and SIGTERM on
+    the caller ── relays for `Outside`, passes SIGINT, SIGTERM and SIGHUP on
     └── outer: enters new user (unless root), mount, network and PID namespaces
         └── init: process 1 in there; own /run and /proc; reaps orphans
             └── the function
@@ -51,6 +51,8 @@ async def _supervise(child: int, channel: socket.socket, mask: set[signal.Signal
     """Relay and pass signals on until the child has ended."""
     loop = asyncio.get_running_loop()
     for number in processes.PASSED_ON:
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # started with nohup
         loop.add_signal_handler(number, os.kill, child, number)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     ended = asyncio.Event()

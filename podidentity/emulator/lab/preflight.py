@@ -31,10 +31,13 @@ class Part(Enum):
     NAMESPACES = "make namespaces"
     MOUNTS = "mount a file system in a namespace"
     NAMED_NETWORKS = "keep a named network namespace"
-    VETH = "make a veth pair (kernel module veth, CONFIG_VETH)"
-    BRIDGE = "make a bridge (kernel module bridge, CONFIG_BRIDGE)"
+    VETH = "make a veth pair"
+    BRIDGE = "make a bridge"
     FORWARDING = "change network settings below /proc/sys/net of a namespace"
-    NFTABLES = "use nftables (kernel module nf_tables, CONFIG_NF_TABLES)"
+    NFTABLES = "use nftables"
+
+
+_MODULES = {Part.VETH: "veth", Part.BRIDGE: "bridge", Part.NFTABLES: "nf_tables"}
 
 
 def explain_missing() -> list[str]:
@@ -52,8 +55,8 @@ def explain_missing() -> list[str]:
 def explain(part: Part, number: int, *, root: bool, sysctls: Mapping[str, str]) -> list[str]:
     """Put into words that a part failed with an error number, given sysctls by name ("" when absent)."""
     missing = [f"this machine cannot {part.value}: {os.strerror(number)}"]
-    if part in (Part.VETH, Part.BRIDGE, Part.NFTABLES) and number not in (errno.EPERM, errno.EACCES):
-        return [*missing, "load the kernel module, or use a kernel that has it"]
+    if (module := _MODULES.get(part)) and number not in (errno.EPERM, errno.EACCES):
+        return [*missing, f"load the kernel module {module}, or use a kernel that has it (CONFIG_{module.upper()})"]
     if root:
         return [
             *missing,

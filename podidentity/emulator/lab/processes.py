@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from podidentity.emulator.lab import syscalls
 
-PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def fork(run: Callable[[], int]) -> int:
@@ -68,7 +68,8 @@ def wait_passing_signals_on(child: int, mask: set[signal.Signals]) -> int:
 def with_default_signals(mask: set[signal.Signals]) -> None:
     """Let signals do again what they do in any Python program."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

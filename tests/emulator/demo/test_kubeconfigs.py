@@ -44,13 +44,56 @@ def test_a_login_program_is_refused_in_words(tmp_path):
         given(write(tmp_path, user={"exec": {"command": "kubelogin"}}))
 
 
-@pytest.mark.parametrize("text", ["", "{", "current-context: x", "[]"])
-def test_a_broken_file_is_one_line(tmp_path, text):
+_CONTEXT = "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\n"
+_CLUSTER = "clusters: [{name: c, cluster: {server: '%s'}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "it has no current-context"),
+        ("[]", "it has no current-context"),
+        ("current-context: ''", "it has no current-context"),
+        ("{", "it is no YAML"),
+        ("\x00", "it is no YAML"),
+        ("current-context: x", "it has no context 'x'"),
+        ("current-context: x\ncontexts: 5", "it has no context 'x'"),
+        ("current-context: x\ncontexts: [x, {}]", "it has no context 'x'"),
+        ("current-context: x\ncontexts: [{name: x, context: 5}]", "it has no context 'x'"),
+        (_CONTEXT, "it has no cluster 'c'"),
+        (_CONTEXT + _CLUSTER % "https://h", "it has no user 'u'"),
+        (_CONTEXT + _CLUSTER % "" + "users: [{name: u}]", "it names no server: ''"),
+        (_CONTEXT + _CLUSTER % "ftp://h" + "users: [{name: u}]", "it names no server: 'ftp://h'"),
+        (_CONTEXT + _CLUSTER % "https://h:port" + "users: [{name: u}]", "its server 'https://h:port' is no URL"),
+        (_CONTEXT + _CLUSTER % "https://[h" + "users: [{name: u}]", "its server 'https://[h' is no URL"),
+        (_CONTEXT + "clusters: [{name: c, cluster: {server: 5}}]\nusers: [{name: u}]", "its server 5 is no URL"),
+        (_CONTEXT + "clusters: [{name: c, cluster: {certificate-authority: none.pem}}]", "/none.pem: No such file"),
+    ],
+)
+def test_a_broken_file_is_one_line_in_words(tmp_path, text, problem):
     path = tmp_path / "config"
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+    assert problem in complaint(path)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "config"
+    path.write_bytes(b"\xff\xfe")
+    assert complaint(path).endswith("it is no text")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    assert complaint(tmp_path / "none").endswith("No such file or directory")
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(ConfigurationError) as caught:
         given(path)
-    assert "\n" not in str(caught.value)
+    words = str(caught.value)
+    assert words.startswith(f"the kubeconfig {path} cannot be used: ")
+    assert "\n" not in words
+    assert "Error" not in words
+    return words
 
 
 def test_the_stand_ins_kubeconfig_holds_its_ca_and_token():

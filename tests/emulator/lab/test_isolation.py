@@ -167,11 +167,22 @@ def test_an_interrupt_is_passed_on_exactly_once(sleeper):
     assert not processes_with(marker)
 
 
-def test_a_termination_is_passed_on(sleeper):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_program_is_passed_on(sleeper, number):
     program, marker = sleeper
-    program.terminate()
-    assert program.wait(SOON) == 128 + signal.SIGTERM
+    program.send_signal(number)
+    assert program.wait(SOON) == 128 + number
     assert not processes_with(marker)
+
+
+def test_what_is_started_with_nohup_outlives_its_terminal():
+    program = ["nohup", sys.executable, "-c", SLEEPER]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as started:
+        assert started.stdout
+        assert started.stdout.readline() == b"inside\n"
+        started.send_signal(signal.SIGHUP)
+        started.send_signal(signal.SIGINT)
+        assert started.wait(SOON) == 5
 
 
 def test_killing_the_caller_ends_everything_inside(sleeper):
