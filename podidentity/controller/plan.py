@@ -46,6 +46,8 @@ class Situation:
     """Azure refuses these for now; they are not tried before that time."""
     protected_client_ids: frozenset[str]
     unassign_after: float
+    largest_change: int = LARGEST_CHANGE
+    """Identities in one PATCH: less than ARM allows while we search for the one that it refuses."""
 
 
 def plan(situation: Situation, now: float) -> Plan:
@@ -54,7 +56,7 @@ def plan(situation: Situation, now: float) -> Plan:
     missing = {it: situation.refused_until.get(it, now) for it in situation.wanted - situation.in_effect}
     unused = {it: situation.unused_since.get(it, now) for it in situation.owned - situation.wanted}
     leaving = {
-        it: since + situation.unassign_after
+        it: max(since + situation.unassign_after, situation.refused_until.get(it, now))
         for it, since in unused.items()
         if it in on_target and situation.present.client_ids[it] not in situation.protected_client_ids
     }
@@ -63,12 +65,12 @@ def plan(situation: Situation, now: float) -> Plan:
     grace = situation.unassign_after if situation.unassign_after < inf else 0.0
     vanished = {it: since + grace + FORGET_AFTER for it, since in absent.items()}
     forget = _due(vanished, now)
-    add = sorted(_due(missing, now))[:LARGEST_CHANGE]
-    remove = sorted(_due(leaving, now))[: LARGEST_CHANGE - len(add)]
+    add = sorted(_due(missing, now))[: situation.largest_change]
+    remove = sorted(_due(leaving, now))[: situation.largest_change - len(add)]
     if not (add or remove):
         # Removed by a change that failed: ARM shows no trace of it, yet it may be in effect. ARM could refuse this,
         # so it never travels with anything else, and is given up in the end.
-        remove = sorted(_due(unsure, now) - forget)[:LARGEST_CHANGE]
+        remove = sorted(_due(unsure, now) - forget)[: situation.largest_change]
     times = [*missing.values(), *leaving.values(), *unsure.values(), *vanished.values()]
     later = [at for at in times if now < at < inf]
     return Plan(frozenset(add), frozenset(remove), forget, min(later, default=None))

@@ -7,19 +7,30 @@ from collections.abc import Callable, Collection, Mapping
 from podidentity.azure.errors import ArmError
 from podidentity.kube.backoff import Backoff, BackoffSettings
 
-_CODES = {"LinkedAuthorizationFailed", "FailedIdentityOperation"}
-"""Refusals that are about single identities, which the message quotes. Others are about the whole change."""
+_ABOUT_THE_MACHINE = {"authorizationfailed", "invalidauthenticationtoken", "scopelocked", "requestdisallowedbypolicy"}
+_PASSING = {"internal", "throttl", "toomanyrequests", "retryable", "preempted", "cancel", "timeout", "conflict"}
+"""Parts of codes, in lower case, of failures inside an operation that no identity has caused."""
 _NAME_ENDS = r"(?![\w.()-])"
 _RETRY = BackoffSettings(first=15.0, longest=300.0, reset_after=1800.0)
 """A person has to grant a role or to create the identity, and expects it to work within minutes after that."""
 
 
-def blamed(error: ArmError, added: Collection[str]) -> frozenset[str]:
-    """Return those of the added resource IDs (lower case) that the refusal is about; empty when it does not say."""
-    if error.code not in _CODES:
+def concerns_identities(error: ArmError) -> bool:
+    """Whether ARM refused because of some identity of the change, as far as its answer tells."""
+    code = error.code.lower()
+    if code in _ABOUT_THE_MACHINE:
+        return False
+    if error.status:
+        return 400 <= error.status < 500 and error.status not in {401, 408, 409, 429}
+    return bool(code) and not any(part in code for part in _PASSING)
+
+
+def blamed(error: ArmError, changed: Collection[str]) -> frozenset[str]:
+    """Return those of the changed resource IDs (lower case) that the refusal quotes; empty when it quotes none."""
+    if not concerns_identities(error):
         return frozenset()
     message = error.message.lower()
-    return frozenset(identity for identity in added if re.search(re.escape(identity) + _NAME_ENDS, message))
+    return frozenset(identity for identity in changed if re.search(re.escape(identity) + _NAME_ENDS, message))
 
 
 class Refused:

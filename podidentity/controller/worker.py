@@ -22,8 +22,8 @@ from podidentity.azure.compute import IdentitySet
 from podidentity.azure.errors import ArmError, TargetGone
 from podidentity.controller.ledger import Ledger
 from podidentity.controller.objects import MANAGED_BY, OURS
-from podidentity.controller.plan import Plan, Situation, plan
-from podidentity.controller.refused import Refused, blamed
+from podidentity.controller.plan import LARGEST_CHANGE, Plan, Situation, plan
+from podidentity.controller.refused import Refused, blamed, concerns_identities
 from podidentity.controller.settings import ControllerSettings
 from podidentity.kube.backoff import Backoff, BackoffSettings
 from podidentity.telemetry.metrics import ControllerMetrics
@@ -102,6 +102,8 @@ class Worker:
         self._reserved: dict[Key, tuple[str, float]] = {}
         self._unused_since: dict[str, float] = {}
         self._refused = Refused(self._now, rng)
+        self._largest_change = LARGEST_CHANGE
+        """Identities in the next PATCH: halved while ARM refuses without saying which."""
 
     def wake(self) -> None:
         """Look again soon."""
@@ -159,7 +161,7 @@ class Worker:
             self._owned = await self._take_over()
             self._recorded.set()
         wanted = self._wanted()
-        self._refused.keep(wanted)
+        self._refused.keep(wanted | (self._owned or _NONE))
         if not wanted and not self._owned:
             return None
         fresh = self._must_read or self._now() >= self._doubted_at
@@ -213,8 +215,9 @@ class Worker:
             except ArmError as error:
                 if error.status >= 400:  # ARM took nothing of it, so nothing of it became ours
                     await self._own(owned)
-                self._refuse(error, todo.add)
+                self._refuse(error, todo.add | todo.remove)
                 return
+            self._largest_change = min(self._largest_change * 2, LARGEST_CHANGE)
             self._present = before.changed(add=todo.add, remove=todo.remove)
             self._in_effect = self._present.user_assigned
         self._mark_assigned()
@@ -227,9 +230,19 @@ class Worker:
             await self._machines.update(self._target, before, add=todo.add, remove=todo.remove)
         self._log.info("target_updated", seconds=round(self._now() - started, 2))
 
-    def _refuse(self, error: ArmError, added: frozenset[str]) -> None:
-        """Leave out the identities that the error is about, so that the next round serves the others; or raise it."""
-        bad = blamed(error, added)
+    def _refuse(self, error: ArmError, changed: frozenset[str]) -> None:
+        """Leave out the identities that the error is about, so that the next round serves the others; or raise it.
+
+        An error that is about some identity, but does not say which, halves the next change until one is left.
+        """
+        bad = blamed(error, changed)
+        if not bad and len(changed) > 1 and concerns_identities(error):
+            self._must_read = True
+            self._largest_change = len(changed) // 2
+            self._log.warning("change_refused", error=str(error), next_change=self._largest_change)
+            return
+        if not bad and concerns_identities(error):
+            bad = changed
         if not bad:
             raise error
         self._must_read = True
@@ -267,6 +280,7 @@ class Worker:
             refused_until=self._refused.until,
             protected_client_ids=self._settings.protected_client_ids,
             unassign_after=self._settings.unassign_after,
+            largest_change=self._largest_change,
         )
         return plan(situation, now)
 

@@ -24,7 +24,7 @@ def test_ordinary_json_comes_as_it_is(value):
 
 
 def test_what_is_nested_too_deep_is_null_and_the_rest_stays():
-    data = b'{"before":1,"deep":%s,"after":"]}[{","also":{"x":[%s,2]}}' % (nested(5000), nested(5000))
+    data = b'{"before":1,"deep":%s,"after":"]}[{","also":{"x":[%s,2]}}' % (nested(50_000), nested(50_000))
     read = decode(ANY, data)
     assert (read["before"], read["after"], read["also"]["x"][1]) == (1, "]}[{", 2)
     depth, inner = 1, read["deep"]

@@ -1,10 +1,15 @@
 """ARM and the API server at their worst: refusals, throttling, silence, lost answers, lagging caches."""
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 
+from podidentity.api.ids import Target
 from podidentity.api.meta import Key
+from podidentity.azure.compute import IdentitySet
+from podidentity.azure.errors import ArmError
+from podidentity.controller.worker import Machines
 from podidentity.emulator.azure import arm_errors
 from podidentity.emulator.azure.arm import error_response
 from podidentity.emulator.azure.machines import OperationPlan
@@ -324,3 +329,52 @@ async def test_removals_do_not_wait_for_a_cluster_that_is_never_quiet(signing_ke
                 await asyncio.sleep(0.05)
             await asyncio.sleep(DONE)
             assert "x" not in world.on("pool")
+
+
+class Refusing:
+    """Machines that refuse every change with a certain identity in it, in words that do not quote it."""
+
+    def __init__(self, machines: Machines, identity: str) -> None:
+        self._machines = machines
+        self._identity = identity_id(identity).lower()
+
+    async def read(self, target: Target) -> IdentitySet:
+        return await self._machines.read(target)
+
+    async def update(
+        self, target: Target, now: IdentitySet, *, add: Collection[str], remove: Collection[str]
+    ) -> None:
+        if self._identity in {*add, *remove}:
+            raise ArmError(400, "LinkedInvalidPropertyId", "Property id '' is invalid.")
+        await self._machines.update(target, now, add=add, remove=remove)
+
+
+@virtual_time
+async def test_a_bad_identity_that_arm_does_not_name_delays_good_ones_by_little(signing_key):
+    async with a_world(signing_key) as world:
+        world.machines = Refusing(world.machines, "bad")
+        async with world.controller():
+            names = ["a", "b", "bad", "c", "d"]
+            for name in names:
+                await world.bind(name)
+                await world.pod(f"p-{name}", name)
+            await asyncio.sleep(5 * DONE)
+            assert world.on("pool") == {"a", "b", "c", "d"}
+            await asyncio.sleep(3600)
+            assert len(world.patches()) < 60
+
+
+@virtual_time
+async def test_a_removal_that_azure_refuses_delays_no_addition(signing_key):
+    async with a_world(signing_key) as world:
+        async with world.controller(unassign_after=0.0):
+            await world.bind("bad")
+            await world.pod("p", "bad")
+            await asyncio.sleep(2 * DONE)
+        world.machines = Refusing(world.machines, "bad")
+        async with world.controller(unassign_after=0.0):
+            await world.delete(PODS, "p")
+            await world.bind("good")
+            await world.pod("q", "good")
+            await asyncio.sleep(3 * DONE)
+            assert world.on("pool") == {"bad", "good"}
