@@ -12,6 +12,10 @@ BINDING_LABEL = "aadpodidbinding"
 """The pod label whose value a binding's selector must equal."""
 
 
+LONGEST_LABEL = 63
+"""Characters of a label's value."""
+
+
 class Key(NamedTuple):
     """Namespace and name; the namespace of a cluster-scoped object is empty."""
 

@@ -28,6 +28,11 @@ class _Refusal(msgspec.Struct, frozen=True):
     error_description: str = ""
 
 
+def imds_session() -> aiohttp.ClientSession:
+    """Return a session for IMDS: no proxy, and no connection that an ill answer could leave behind for the next."""
+    return aiohttp.ClientSession(trust_env=False, connector=aiohttp.TCPConnector(force_close=True))
+
+
 class ImdsClient:
     """Tokens of the identities of this VM. HTTPS_PROXY never counts here."""
 
@@ -52,7 +57,8 @@ class ImdsClient:
                 body = await answer.read()
                 status, retry_after = answer.status, answer.headers.get("Retry-After", "")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ImdsUnreachable(f"IMDS does not answer: {str(error) or type(error).__name__}") from error
+            # Not the error's own words: aiohttp quotes what it could not read, which may be a piece of a token.
+            raise ImdsUnreachable(f"IMDS does not answer: {type(error).__name__}") from None
         if status != 200:
             raise _refusal(status, body, retry_after)
         return _token(body)

@@ -10,7 +10,6 @@ import time
 from contextlib import AsyncExitStack, closing
 from typing import Any
 
-import aiohttp
 import structlog
 from azure.core.credentials_async import AsyncTokenCredential
 from prometheus_client import CollectorRegistry
@@ -19,7 +18,7 @@ from podidentity.api.meta import Key
 from podidentity.azure.compute import Compute, shared_transport
 from podidentity.azure.credentials import ManagedIdentityCredential, ServicePrincipalCredential
 from podidentity.azure.errors import AzureError
-from podidentity.azure.imds import ImdsClient
+from podidentity.azure.imds import ImdsClient, imds_session
 from podidentity.controller.fleet import Fleet
 from podidentity.controller.reconcile import Reconciler
 from podidentity.controller.settings import ControllerSettings
@@ -144,7 +143,7 @@ async def _logged_in(machines: Compute, controller: Controller) -> None:
 async def _machines(settings: ControllerSettings, stack: AsyncExitStack) -> Compute:
     credential: AsyncTokenCredential
     if settings.azure.use_managed_identity:
-        session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+        session = await stack.enter_async_context(imds_session())
         credential = ManagedIdentityCredential(ImdsClient(session), settings.azure.user_assigned_client_id)
     else:
         credential = ServicePrincipalCredential(settings.azure, clock=time.time)

@@ -14,13 +14,12 @@ from podidentity.api.identities import (
     AzureIdentityBinding,
 )
 from podidentity.api.matching import Match
-from podidentity.api.meta import Key, Meta
+from podidentity.api.meta import LONGEST_LABEL, Key, Meta
 from podidentity.api.workloads import Pod
 
 MANAGED_BY, OURS = "app.kubernetes.io/managed-by", "podidentity"
 """On objects that we wrote. MIC put the identities of all others on their machines: those are ours to remove, too."""
 _LONGEST_NAME = 253
-_LONGEST_LABEL = 63
 
 
 def assigned_name(pod: Key, match: Match, is_free: Callable[[Key], bool]) -> str:
@@ -69,7 +68,7 @@ def _present(value: Any) -> Any:
 
 def _node_label(pod: Pod) -> dict[str, str]:
     # A label is short; an agent on a node with a longer name watches without it.
-    return {NODE_LABEL: pod.spec.node_name} if len(pod.spec.node_name) <= _LONGEST_LABEL else {}
+    return {NODE_LABEL: pod.spec.node_name} if len(pod.spec.node_name) <= LONGEST_LABEL else {}
 
 
 def _content(pod: Pod, match: Match, state: AssignedState) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from podidentity.api.identities import (
     read_binding,
     read_identity,
 )
-from podidentity.api.meta import BINDING_LABEL
+from podidentity.api.meta import BINDING_LABEL, LONGEST_LABEL
 from podidentity.api.workloads import Node, Pod
 from podidentity.kube.informer import Informer
 from podidentity.kube.reflector import Reflector, ReflectorSettings, Source
@@ -69,7 +69,8 @@ class Caches:
 
     def assigned_identities(self, node: str = "") -> Informer[AzureAssignedIdentity]:
         """AzureAssignedIdentities of one node, or all. Indexes: pod (its key), node."""
-        selector = f"{NODE_LABEL}={node}" if node else ""
+        # A label is short: the objects of a node with a longer name have none, and all are watched.
+        selector = f"{NODE_LABEL}={node}" if 0 < len(node) <= LONGEST_LABEL else ""
         return self._informer(
             Source(resource=ASSIGNED_IDENTITIES, decode=read_assigned_identity, label_selector=selector),
             {"pod": lambda it: [it.pod], "node": lambda it: [it.node]},

@@ -13,7 +13,7 @@ import aiohttp
 import structlog
 from prometheus_client import CollectorRegistry
 
-from podidentity.azure.imds import ImdsClient
+from podidentity.azure.imds import ImdsClient, imds_session
 from podidentity.kube.caches import Caches
 from podidentity.kube.client import KubeClient
 from podidentity.kube.transport import Transport, connect
@@ -56,7 +56,7 @@ async def run(settings: NodeSettings, stop: asyncio.Event) -> None:
         redirect.apply(rules)
         transport = await connect(settings.kubeconfig)
         stack.push_async_callback(transport.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+        session = await stack.enter_async_context(imds_session())
         agent = Agent(settings, rules, transport, session, NodeMetrics(registry))
         endpoints = Endpoints(registry=registry, ready=agent.problem, active=lambda: not agent.problem())
         served = serving(endpoints, probes + metrics, drain=_DRAIN, keep_alive=_KEEP_ALIVE)

@@ -6,7 +6,7 @@ synchronous, so what it sees is one moment; whatever takes time is followed by a
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,8 @@ _LAG = 2.0
 """Seconds after which a client should ask again when the API server has not told us of its pod yet."""
 _SOON = 5.0
 """Seconds after which to ask again while Azure or IMDS is at work."""
+_LAST = 3.0
+"""Seconds that a fetch under way gets when the agent ends: less than the server's drain, so that all are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Issuer:
         self._clock = asyncio.get_running_loop().time
         self._pulse = Pulse()
         self._waiting: Counter[Caller] = Counter()
-        self._closed = False
+        self._closed = asyncio.Event()
         cluster.subscribe(self._pulse)
 
     def at_once(self, caller: Caller, request: TokenRequest) -> Issued | None:
@@ -137,7 +139,7 @@ class Issuer:
 
     def close(self) -> None:
         """Let nobody wait any more: what is held is told to come again. What is being fetched goes on."""
-        self._closed = True
+        self._closed.set()
         self._pulse.beat()
 
     def _look(self, caller: Caller, request: TokenRequest) -> _Right | _Hold | None:
@@ -181,17 +183,31 @@ class Issuer:
         left = started + hold.patience - self._clock()
         if left <= 0:
             raise hold.refusal
-        if self._closed:
-            raise not_yet("the node agent is being stopped; the next one answers", _LAG)
+        if self._closed.is_set():
+            raise _stopping()
         await self._pulse.wait(left)
 
     async def _fetch(self, identity: AzureIdentity, audience: str) -> Token:
         try:
-            return await self._tokens.token(identity, audience)
+            return await self._unless_closed(self._tokens.token(identity, audience))
         except TokenRefused as error:
             raise _refused(error) from error
         except AzureError as error:
             raise not_yet(str(error), _SOON) from error
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, Token]) -> Token:
+        """Wait for something that takes time, but not long beyond the end of the agent."""
+        task = asyncio.create_task(work, name="token")
+        closed = asyncio.create_task(self._closed.wait(), name="closed")
+        try:
+            await asyncio.wait({task, closed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task}, timeout=_LAST)
+            if not task.done():
+                raise _stopping()
+            return task.result()
+        finally:
+            task.cancel()
+            closed.cancel()
 
     @contextmanager
     def _counted(self, caller: Caller) -> Iterator[None]:
@@ -205,6 +221,10 @@ class Issuer:
             self._waiting[caller] -= 1
             if not self._waiting[caller]:
                 del self._waiting[caller]
+
+
+def _stopping() -> Refusal:
+    return not_yet("the node agent is being stopped; the next one answers", _LAG)
 
 
 def _same(before: Pod | None, now: Pod | None) -> Pod | None:

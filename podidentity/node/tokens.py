@@ -24,6 +24,8 @@ from podidentity.telemetry.metrics import NodeMetrics
 _log = structlog.get_logger(__name__)
 _LARGEST_CACHE = 2000
 """Tokens of about 2 KiB each; a node has some hundred pods with a few audiences each."""
+_PER_SECOND = 15.0
+"""Calls to IMDS in a second: it refuses more than 20 of a VM, and the host's own programs ask, too."""
 _LEAST_LIFE = 300.0
 """Seconds that a token must still live to be served: SDKs ask for a new one 5 minutes before the end."""
 _AHEAD = 0.8
@@ -78,6 +80,8 @@ class TokenService:
         self._imds = imds
         self._max_age = max_age
         self._limit = asyncio.Semaphore(concurrency)
+        self._next_call = 0.0
+        """When IMDS may be asked again (loop time)."""
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._clock = asyncio.get_running_loop().time
@@ -136,6 +140,7 @@ class TokenService:
 
     async def _fetch(self, key: TokenKey, flight: _Flight) -> Token:
         async with self._limit:
+            await self._turn()
             flight.asking = True
             try:
                 token = await self._ask(key)
@@ -147,6 +152,13 @@ class TokenService:
         while len(self._cache) > _LARGEST_CACHE:
             self._cache.popitem(last=False)
         return token
+
+    async def _turn(self) -> None:
+        """Wait until IMDS may be asked again."""
+        turn = max(self._next_call, self._clock())
+        self._next_call = turn + 1 / _PER_SECOND
+        if turn > self._clock():
+            await asyncio.sleep(turn - self._clock())
 
     async def _ask(self, key: TokenKey) -> Token:
         resource_id = "" if key.client_id else key.resource_id

@@ -5,6 +5,10 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from podidentity.telemetry.protocol import raise_descriptor_limit
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
 
 async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     """Do the work until it ends, fails, or `stop` is set; then it is cancelled and awaited."""
@@ -22,17 +26,21 @@ async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> Non
 
 async def stopped_by_signals(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run `main` with an event that SIGTERM or SIGINT sets. A second signal ends the process at once."""
+    raise_descriptor_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def first(number: signal.Signals) -> None:
-        stop.set()
-        loop.remove_signal_handler(number)
+    def leave_to_the_system() -> None:
+        for number in _STOPPING:
+            loop.remove_signal_handler(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, first, number)
+    def first() -> None:
+        stop.set()
+        leave_to_the_system()
+
+    for number in _STOPPING:
+        loop.add_signal_handler(number, first)
     try:
         await main(stop)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        leave_to_the_system()

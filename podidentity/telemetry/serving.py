@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from podidentity.api.errors import ConfigurationError
+from podidentity.telemetry.protocol import BoundedProtocol
 
 
 def listen(address: str, port: int, *, flag: str) -> socket.socket:
@@ -44,12 +44,12 @@ async def serving(
     *,
     drain: float,
     keep_alive: int,
-    protocol: type[asyncio.Protocol] = HttpToolsProtocol,
+    protocol: type[asyncio.Protocol] = BoundedProtocol,
 ) -> AsyncIterator[None]:
     """Serve an ASGI application for the length of the block.
 
     At its end new connections are refused and requests under way get `drain` seconds. Idle connections are closed
-    after `keep_alive` seconds. `protocol` is uvicorn's class for one connection, or one made from it.
+    after `keep_alive` seconds. `protocol` is the class of one connection.
     """
     server = uvicorn.Server(
         uvicorn.Config(

@@ -100,7 +100,7 @@ async def running(settings):
 
 async def until(check):
     async with asyncio.timeout(20):
-        while not await check():  # noqa: ASYNC110 - a cluster has no event for us
+        while not await check():
             await asyncio.sleep(0.02)
 
 

@@ -21,6 +21,7 @@ from podidentity.api.meta import BINDING_LABEL, Key
 from podidentity.azure.config import AzureConfig
 from podidentity.controller.app import Controller
 from podidentity.controller.settings import ControllerSettings
+from podidentity.controller.worker import Machines
 from podidentity.emulator.azure.arm import Arm, ArmSettings
 from podidentity.emulator.azure.identity_block import IdentityBlock
 from podidentity.emulator.azure.machines import Machine, OperationSettings
@@ -77,7 +78,8 @@ class World:
             vm_seconds=(2.0, 2.0), scale_set_seconds=(SCALE_SET_SECONDS, SCALE_SET_SECONDS)
         )
         self.arm = Arm(self.azure, ArmSettings())
-        self.machines, self._arm_service = compute_of(self.azure, self.arm)
+        compute, self._arm_service = compute_of(self.azure, self.arm)
+        self.machines: Machines = compute
         self._transports: list[InProcessTransport] = []
         self.kube = KubeClient(self.transport())
 

@@ -276,7 +276,7 @@ async def test_a_history_over_sockets_ends_well_too(state, transport, server):
 
     async def quiet(witness: Witness) -> None:
         async with asyncio.timeout(30):
-            while witness.held != stored(state):  # noqa: ASYNC110 - nothing says when a cache is done
+            while witness.held != stored(state):
                 await asyncio.sleep(0.02)
 
     trouble = Trouble(state, rng, briefly)

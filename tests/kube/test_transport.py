@@ -145,7 +145,7 @@ async def test_leaving_a_stream_closes_its_connection(state, transport, server):
     async with transport.stream(COLLECTION, query=EVERYTHING):
         assert len(state.faults.streams) == 1
     async with asyncio.timeout(5):
-        while state.faults.streams:  # noqa: ASYNC110 - the stand-in notices it when it does
+        while state.faults.streams:
             await asyncio.sleep(0.01)
 
 

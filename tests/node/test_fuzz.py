@@ -95,7 +95,7 @@ async def exchange(served: Served, data: bytes) -> list[int]:
         wire.send(data)
         await turns(100)
         async with asyncio.timeout(10):
-            while served.town.issuer._waiting:  # noqa: ASYNC110 - IMDS is asked over a socket, too
+            while served.town.issuer._waiting:
                 await asyncio.sleep(0.001)
         await turns(20)
         received = wire.arrived

@@ -458,3 +458,15 @@ async def test_at_a_stop_nobody_is_held_and_whoever_can_be_answered_is():
         place.api.put(assigned())
         await settle()
         assert (await issue(place)).token.client_id == "client-one"
+
+
+@virtual_time
+async def test_a_fetch_that_does_not_end_is_told_to_come_again_at_a_stop():
+    async with town(*READY) as place:
+        place.imds.faults.add(Hang())
+        asking = asyncio.create_task(issue(place))
+        await settle()
+        place.issuer.close()
+        with pytest.raises(Refusal, match="being stopped") as caught:
+            await asking
+        assert caught.value.status == 503

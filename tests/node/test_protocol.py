@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from podidentity.node import protocol
+from podidentity.telemetry import protocol
 from tests.node.served import READY, Served, node
 
 TOKEN = b"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x HTTP/1.1\r\nhost: x\r\n"

@@ -307,7 +307,7 @@ async def test_what_is_no_http_is_400_and_the_end(served, garbage):
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what another connection does to the node."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - nothing announces it
+        while not condition():
             await asyncio.sleep(0.005)
 
 
