@@ -199,7 +199,7 @@ async def test_no_more_calls_at_once_than_allowed():
     tokens = service(imds, concurrency=4)
     await asyncio.gather(*(text(tokens, f"audience-{number}") for number in range(10)))
     assert imds.most_at_once == 4
-        assert now() == pytest.approx(3, abs=0.2)
+    assert now() == pytest.approx(3, abs=0.2)
 
 
 @virtual_time
