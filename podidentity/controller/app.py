@@ -29,7 +29,7 @@ from podidentity.kube.informer import Informer
 from podidentity.kube.transport import Transport, connect
 from podidentity.kube.workqueue import WorkQueue
 from podidentity.telemetry.endpoints import Endpoints
-from podidentity.telemetry.lifecycle import run_until
+from podidentity.telemetry.lifecycle import run_until, unless_stopped
 from podidentity.telemetry.metrics import ControllerMetrics
 from podidentity.telemetry.serving import listen, serving
 
@@ -47,7 +47,7 @@ async def run(settings: ControllerSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         ports = {"--http-probe-port": settings.probe_port, "--prometheus-port": settings.metrics_port}
         sockets = [stack.enter_context(closing(listen("0.0.0.0", port, flag=flag))) for flag, port in ports.items()]
-        transport = await connect(settings.kubeconfig)
+        transport = await unless_stopped(stop, connect(settings.kubeconfig))
         stack.push_async_callback(transport.close)
         machines = await _machines(settings, stack)
         controller = Controller(settings, transport=transport, machines=machines, metrics=metrics)

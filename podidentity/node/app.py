@@ -29,7 +29,7 @@ from podidentity.node.server import Server
 from podidentity.node.settings import NodeSettings
 from podidentity.node.tokens import TokenService
 from podidentity.telemetry.endpoints import Endpoints
-from podidentity.telemetry.lifecycle import run_until
+from podidentity.telemetry.lifecycle import run_until, unless_stopped
 from podidentity.telemetry.metrics import NodeMetrics
 from podidentity.telemetry.serving import listen, serving
 
@@ -54,7 +54,7 @@ async def run(settings: NodeSettings, stop: asyncio.Event) -> None:
         pods = _opened(stack, rules.listen_port, *addresses, flag="--nmi-port, --nmi-listen-address")
         # From here on pods wait for us or are refused: they do not reach the real service any more.
         redirect.apply(rules)
-        transport = await connect(settings.kubeconfig)
+        transport = await unless_stopped(stop, connect(settings.kubeconfig))
         stack.push_async_callback(transport.close)
         session = await stack.enter_async_context(imds_session())
         agent = Agent(settings, rules, transport, session, NodeMetrics(registry))

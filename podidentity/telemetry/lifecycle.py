@@ -3,11 +3,31 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from podidentity.telemetry.protocol import raise_descriptor_limit
 
+Result = TypeVar("Result")
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """The program was asked to stop before it had started."""
+
+
+async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what a step of the start returns. Raises Stopped when `stop` is set first; the step is cancelled."""
+    task = asyncio.create_task(work, name="start")
+    await run_until(stop, _waited_for(task))
+    if not task.done():
+        task.cancel()
+        raise Stopped
+    return task.result()
+
+
+async def _waited_for(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait({task})
 
 
 async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -41,6 +61,7 @@ async def stopped_by_signals(main: Callable[[asyncio.Event], Awaitable[None]]) -
     for number in _STOPPING:
         loop.add_signal_handler(number, first)
     try:
-        await main(stop)
+        with suppress(Stopped):
+            await main(stop)
     finally:
         leave_to_the_system()

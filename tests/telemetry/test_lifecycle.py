@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from podidentity.telemetry.lifecycle import run_until, stopped_by_signals
+from podidentity.api.errors import ConfigurationError
+from podidentity.telemetry.lifecycle import Stopped, run_until, stopped_by_signals, unless_stopped
 
 
 async def test_work_is_cancelled_and_awaited_when_it_is_time_to_stop():
@@ -94,3 +95,19 @@ async def test_handlers_are_taken_away_at_the_end():
 
     await stopped_by_signals(main)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_a_start_that_hangs_ends_with_the_stop():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    with pytest.raises(Stopped):
+        await unless_stopped(stop, asyncio.sleep(3600))
+
+
+async def test_a_step_of_the_start_gives_its_result_or_its_error():
+    async def broken() -> None:
+        raise ConfigurationError("wrong")
+
+    assert await unless_stopped(asyncio.Event(), asyncio.sleep(0, "result")) == "result"
+    with pytest.raises(ConfigurationError, match="wrong"):
+        await unless_stopped(asyncio.Event(), broken())
