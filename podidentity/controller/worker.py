@@ -236,17 +236,14 @@ class Worker:
         An error that is about some identity, but does not say which, halves the next change until one is left.
         """
         bad = blamed(error, changed)
-        if not bad and len(changed) > 1 and concerns_identities(error):
-            self._must_read = True
+        if not bad and not concerns_identities(error):
+            raise error
+        self._must_read = True
+        if not bad and len(changed) > 1:
             self._largest_change = len(changed) // 2
             self._log.warning("change_refused", error=str(error), next_change=self._largest_change)
             return
-        if not bad and concerns_identities(error):
-            bad = changed
-        if not bad:
-            raise error
-        self._must_read = True
-        for identity in sorted(bad):
+        for identity in sorted(bad or changed):
             wait = self._refused.add(identity)
             self._log.warning("identity_refused", identity=identity, error=str(error), retry_in=round(wait, 1))
 

@@ -18,16 +18,15 @@ class Stopped(Exception):
 
 async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result:
     """Return what a step of the start returns. Raises Stopped when `stop` is set first; the step is cancelled."""
-    task = asyncio.create_task(work, name="start")
-    await run_until(stop, _waited_for(task))
-    if not task.done():
-        task.cancel()
+    results: list[Result] = []
+
+    async def step() -> None:
+        results.append(await work)
+
+    await run_until(stop, step())
+    if not results:
         raise Stopped
-    return task.result()
-
-
-async def _waited_for(task: asyncio.Task[Any]) -> None:
-    await asyncio.wait({task})
+    return results[0]
 
 
 async def run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

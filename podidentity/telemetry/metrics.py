@@ -23,19 +23,8 @@ class ControllerMetrics:
         self.additions = _count(registry, "assigned_identity_addition_count", "AzureAssignedIdentities created.")
         self.deletions = _count(registry, "assigned_identity_deletion_count", "AzureAssignedIdentities deleted.")
         self.updates = _count(registry, "assigned_identity_update_count", "AzureAssignedIdentities changed.")
-        self.cloud_seconds = Histogram(
-            "cloud_provider_operations_duration_seconds",
-            "Calls to Azure Resource Manager, long-running operations to their end.",
-            ["operation_type"],
-            namespace=_PREFIX,
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self.cloud_errors = _count(
-            registry,
-            "cloud_provider_operations_errors_count",
-            "Calls to Azure Resource Manager that failed.",
-            "operation_type",
+        self.cloud_seconds, self.cloud_errors = _operations(
+            registry, "cloud_provider_operations", "Calls to Azure Resource Manager, long-running ones to their end"
         )
 
     @contextmanager
@@ -57,19 +46,8 @@ class NodeMetrics:
             registry=registry,
             buckets=_SECONDS,
         )
-        self.imds_seconds = Histogram(
-            "imds_operations_duration_seconds",
-            "Calls to the instance metadata service.",
-            ["operation_type"],
-            namespace=_PREFIX,
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self.imds_errors = _count(
-            registry,
-            "imds_operations_errors_count",
-            "Calls to the instance metadata service that failed.",
-            "operation_type",
+        self.imds_seconds, self.imds_errors = _operations(
+            registry, "imds_operations", "Calls to the instance metadata service"
         )
 
     @contextmanager
@@ -77,6 +55,15 @@ class NodeMetrics:
         """Time one call to IMDS, and count it when it fails."""
         with _timed(self.imds_seconds, self.imds_errors, operation):
             yield
+
+
+def _operations(registry: CollectorRegistry, name: str, what: str) -> tuple[Histogram, Gauge]:
+    """Make the two metrics that upstream has of calls elsewhere: how long they take, and how many fail."""
+    label = "operation_type"
+    seconds = Histogram(
+        f"{name}_duration_seconds", f"{what}.", [label], namespace=_PREFIX, registry=registry, buckets=_SECONDS
+    )
+    return seconds, _count(registry, f"{name}_errors_count", f"{what} that failed.", label)
 
 
 @contextmanager
